@@ -1,0 +1,1 @@
+//! Small guest kernels to test a VMM with.
