@@ -1,0 +1,166 @@
+//! Opens `/dev/kvm` and finds out what it can do.
+
+use std::io;
+
+use kvm_bindings::{
+    KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_CLOCK_HOST_TSC, KVM_CLOCK_REALTIME, KVM_DIRTY_LOG_INITIALLY_SET,
+    KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE,
+};
+use kvm_ioctls::{Cap, Kvm};
+use thiserror::Error;
+
+/// What can go wrong between us and KVM.
+#[derive(Debug, Error)]
+pub enum KvmError {
+    /// There is no `/dev/kvm`.
+    #[error(
+        "/dev/kvm does not exist: load the kvm module of this CPU (modprobe kvm_intel or kvm_amd), \
+         or turn on virtualization in the firmware or in the hypervisor below"
+    )]
+    Missing,
+    /// `/dev/kvm` is there and we may not open it.
+    #[error(
+        "no permission to open /dev/kvm: join its group (usually: sudo usermod -aG kvm $USER, then log in again)"
+    )]
+    NoPermission,
+    /// `/dev/kvm` could not be opened for another reason.
+    #[error("cannot open /dev/kvm: {0}")]
+    Open(#[source] io::Error),
+    /// Not the stable KVM API (12 since Linux 2.6.22).
+    #[error("/dev/kvm speaks API version {found}, godwit needs 12: use a Linux kernel of this century")]
+    ApiVersion {
+        /// What it answered.
+        found: i32,
+    },
+    /// A feature without which no guest can run is missing.
+    #[error("this host's KVM lacks {feature}, which godwit needs: use a newer kernel")]
+    Lacks {
+        /// Its name in the KVM API documentation.
+        feature: &'static str,
+    },
+    /// More vCPUs than this KVM allows.
+    #[error(
+        "this host's KVM allows {host_max} vCPUs a guest, {wanted} were asked for: give --cpus a smaller number"
+    )]
+    TooManyVcpus {
+        /// Asked for.
+        wanted: u32,
+        /// Allowed.
+        host_max: usize,
+    },
+    /// An ioctl failed.
+    #[error("KVM refused {call}: {source}")]
+    Ioctl {
+        /// Which one, by its name in the KVM API documentation.
+        call: &'static str,
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+impl KvmError {
+    /// For `map_err`: names the ioctl that failed.
+    pub fn ioctl(call: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> KvmError {
+        move |e| KvmError::Ioctl { call, source: io::Error::from_raw_os_error(e.errno()) }
+    }
+
+    /// Names the ioctl that failed, with the reason in `errno`.
+    #[must_use]
+    pub fn last_os_error(call: &'static str) -> KvmError {
+        KvmError::Ioctl { call, source: io::Error::last_os_error() }
+    }
+}
+
+/// How the host tells which pages a guest dirtied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DirtyLogMode {
+    /// `KVM_GET_DIRTY_LOG` hands out the bits, clears them and write-protects everything at once.
+    Legacy,
+    /// Bits are cleared chunk by chunk with `KVM_CLEAR_DIRTY_LOG`, right before a chunk is read.
+    ManualProtect {
+        /// The log begins with every bit set, so that turning it on write-protects nothing yet.
+        initially_set: bool,
+    },
+}
+
+/// What this host's KVM offers of what we would use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// The dirty log's mode.
+    pub dirty_log: DirtyLogMode,
+    /// Most vCPUs a guest may have.
+    pub vcpus_max: usize,
+    /// Bytes of a vCPU's extended state (`KVM_CAP_XSAVE2`), 4096 where the host has only XSAVE.
+    pub xsave_bytes: usize,
+    /// `KVM_GET_CLOCK` also tells the realtime that belongs to it.
+    pub clock_realtime: bool,
+    /// `KVM_GET_CLOCK` also tells the host TSC that belongs to it.
+    pub clock_host_tsc: bool,
+    /// A guest's TSC can run at another frequency than the host's.
+    pub tsc_control: bool,
+    /// The APIC timer's TSC-deadline mode works.
+    pub tsc_deadline_timer: bool,
+    /// The guest can be told that it was paused (`KVM_KVMCLOCK_CTRL`).
+    pub kvmclock_ctrl: bool,
+}
+
+/// Opens `/dev/kvm` and checks that a guest can run on it at all.
+///
+/// # Errors
+/// It is missing, forbidden, or lacks what every guest needs.
+pub fn open() -> Result<(Kvm, Capabilities), KvmError> {
+    let kvm = Kvm::new().map_err(|e| match e.errno() {
+        libc::ENOENT | libc::ENODEV | libc::ENXIO => KvmError::Missing,
+        libc::EACCES | libc::EPERM => KvmError::NoPermission,
+        errno => KvmError::Open(io::Error::from_raw_os_error(errno)),
+    })?;
+    let found = kvm.get_api_version();
+    if found != 12 {
+        return Err(KvmError::ApiVersion { found });
+    }
+    let needed = [
+        (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
+        (Cap::Irqchip, "KVM_CAP_IRQCHIP"),
+        (Cap::Irqfd, "KVM_CAP_IRQFD"),
+        (Cap::PitState2, "KVM_CAP_PIT_STATE2"),
+        (Cap::ExtCpuid, "KVM_CAP_EXT_CPUID"),
+        (Cap::MpState, "KVM_CAP_MP_STATE"),
+        (Cap::VcpuEvents, "KVM_CAP_VCPU_EVENTS"),
+        (Cap::Debugregs, "KVM_CAP_DEBUGREGS"),
+        (Cap::Xsave, "KVM_CAP_XSAVE"),
+        (Cap::Xcrs, "KVM_CAP_XCRS"),
+        (Cap::AdjustClock, "KVM_CAP_ADJUST_CLOCK"),
+        (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
+        (Cap::SetTssAddr, "KVM_CAP_SET_TSS_ADDR"),
+    ];
+    for (cap, feature) in needed {
+        if !kvm.check_extension(cap) {
+            return Err(KvmError::Lacks { feature });
+        }
+    }
+    let capabilities = Capabilities {
+        dirty_log: dirty_log_mode(&kvm),
+        vcpus_max: kvm.get_max_vcpus(),
+        xsave_bytes: usize::try_from(kvm.check_extension_int(Cap::Xsave2)).unwrap_or(0).max(4096),
+        clock_realtime: clock_flag(&kvm, KVM_CLOCK_REALTIME),
+        clock_host_tsc: clock_flag(&kvm, KVM_CLOCK_HOST_TSC),
+        tsc_control: kvm.check_extension(Cap::TscControl),
+        tsc_deadline_timer: kvm.check_extension(Cap::TscDeadlineTimer),
+        kvmclock_ctrl: kvm.check_extension(Cap::KvmclockCtrl),
+    };
+    Ok((kvm, capabilities))
+}
+
+fn clock_flag(kvm: &Kvm, flag: u32) -> bool {
+    // `KVM_CAP_ADJUST_CLOCK` answers with the flags that KVM_GET_CLOCK can return (1 on old hosts).
+    u32::try_from(kvm.check_extension_int(Cap::AdjustClock)).is_ok_and(|flags| flags & flag != 0)
+}
+
+fn dirty_log_mode(kvm: &Kvm) -> DirtyLogMode {
+    let offered = kvm.check_extension_raw(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2.into());
+    let offered = u32::try_from(offered).unwrap_or(0);
+    if offered & KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE == 0 {
+        return DirtyLogMode::Legacy;
+    }
+    DirtyLogMode::ManualProtect { initially_set: offered & KVM_DIRTY_LOG_INITIALLY_SET != 0 }
+}

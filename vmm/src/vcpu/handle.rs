@@ -1,0 +1,153 @@
+//! What the rest of the machine holds of a vCPU: commands in, events out, and the gate where parked
+//! vCPUs are counted.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use super::error::VcpuError;
+use super::exit::GuestEnd;
+use super::new::NewVcpu;
+use super::state::TscAt;
+use super::thread::VcpuThread;
+use crate::devices::PortBus;
+use crate::kvm::KickSignal;
+use crate::saved_state::VcpuV1;
+
+/// What a vCPU reports on its own.
+#[derive(Debug)]
+pub enum VcpuEvent {
+    /// The guest is over; this vCPU has parked, the others still run.
+    Ended(GuestEnd),
+}
+
+pub(super) enum Command {
+    Run,
+    Save { host_tsc: u64, reply: Sender<Result<VcpuV1, VcpuError>> },
+    Restore { saved: Box<VcpuV1>, clock: TscAt, reply: Sender<Result<(), VcpuError>> },
+    TellGuestItWasPaused,
+}
+
+/// Counts the vCPUs that are in the guest (or on their way in or out).
+#[derive(Debug, Default)]
+pub struct RunGate {
+    running: Mutex<u32>,
+    changed: Condvar,
+}
+
+impl RunGate {
+    fn enter(&self) {
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+    }
+
+    pub(super) fn leave(&self) {
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.changed.notify_all();
+    }
+
+    /// Waits until no vCPU is in the guest.
+    pub fn wait_all_parked(&self) {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let _none =
+            self.changed.wait_while(running, |running| *running > 0).unwrap_or_else(PoisonError::into_inner);
+    }
+}
+
+/// What a vCPU's thread and its handle share.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    pub(super) kick: KickSignal,
+    pub(super) park_requested: AtomicBool,
+}
+
+/// One vCPU, parked until it is told to run. Dropping it ends its thread.
+#[derive(Debug)]
+pub struct VcpuHandle {
+    index: u32,
+    shared: Arc<Shared>,
+    gate: Arc<RunGate>,
+    commands: Option<Sender<Command>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl VcpuHandle {
+    pub(crate) fn spawn(
+        new: NewVcpu,
+        bus: Arc<PortBus>,
+        gate: Arc<RunGate>,
+        events: Sender<VcpuEvent>,
+    ) -> Result<Self, VcpuError> {
+        let NewVcpu { vcpu, context } = new;
+        let index = context.index;
+        let shared = Arc::new(Shared::default());
+        let (commands, receiver) = mpsc::channel();
+        let thread =
+            VcpuThread { vcpu, context, bus, gate: Arc::clone(&gate), shared: Arc::clone(&shared), events };
+        let thread = std::thread::Builder::new()
+            .name(format!("vcpu{index}"))
+            .spawn(move || thread.serve(&receiver))
+            .map_err(|source| VcpuError::Spawn { index, source })?;
+        Ok(Self { index, shared, gate, commands: Some(commands), thread: Some(thread) })
+    }
+
+    /// Lets the vCPU into the guest.
+    ///
+    /// # Errors
+    /// Its thread is gone.
+    pub fn run(&self) -> Result<(), VcpuError> {
+        self.shared.park_requested.store(false, Ordering::SeqCst);
+        self.gate.enter();
+        self.send(Command::Run).inspect_err(|_| self.gate.leave())
+    }
+
+    /// Asks the vCPU to leave the guest; [`RunGate::wait_all_parked`] tells when it has.
+    pub fn request_park(&self) {
+        self.shared.park_requested.store(true, Ordering::SeqCst);
+        self.shared.kick.kick();
+    }
+
+    /// Begins to read the parked vCPU's state.
+    pub(crate) fn save(&self, host_tsc: u64) -> Result<Receiver<Result<VcpuV1, VcpuError>>, VcpuError> {
+        let (reply, answer) = mpsc::channel();
+        self.send(Command::Save { host_tsc, reply })?;
+        Ok(answer)
+    }
+
+    /// Begins to write the parked vCPU's state.
+    pub(crate) fn restore(
+        &self,
+        saved: VcpuV1,
+        clock: TscAt,
+    ) -> Result<Receiver<Result<(), VcpuError>>, VcpuError> {
+        let (reply, answer) = mpsc::channel();
+        self.send(Command::Restore { saved: Box::new(saved), clock, reply })?;
+        Ok(answer)
+    }
+
+    /// Before it runs again, tells the guest that it was paused, so that its watchdogs keep calm.
+    pub(crate) fn tell_guest_it_was_paused(&self) -> Result<(), VcpuError> {
+        self.send(Command::TellGuestItWasPaused)
+    }
+
+    /// The error for a thread that does not answer any more.
+    pub(crate) fn gone(&self) -> VcpuError {
+        VcpuError::ThreadGone { index: self.index }
+    }
+
+    fn send(&self, command: Command) -> Result<(), VcpuError> {
+        let sender = self.commands.as_ref().ok_or_else(|| self.gone())?;
+        sender.send(command).map_err(|_| self.gone())
+    }
+}
+
+impl Drop for VcpuHandle {
+    fn drop(&mut self) {
+        self.request_park();
+        self.commands = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic there was reported when it happened; there is nothing more to do about it here.
+            let _ = thread.join();
+        }
+    }
+}

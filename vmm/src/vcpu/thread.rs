@@ -1,0 +1,120 @@
+//! The thread of one vCPU.
+//!
+//! ```text
+//!            Run                      park requested / guest ended
+//!  parked ─────────▶ in the guest ─────────────────────────────────▶ parked
+//!    │ Save, Restore                        (I/O in flight is finished first)
+//! ```
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, Sender};
+
+use kvm_ioctls::VcpuFd;
+
+use super::exit::{AfterExit, CrashReport, End, GuestEnd, serve};
+use super::handle::{Command, RunGate, Shared, VcpuEvent};
+use super::state::StateContext;
+use crate::devices::PortBus;
+use crate::kvm::RunPage;
+
+pub(super) struct VcpuThread {
+    pub(super) vcpu: VcpuFd,
+    pub(super) context: StateContext,
+    pub(super) bus: Arc<PortBus>,
+    pub(super) gate: Arc<RunGate>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) events: Sender<VcpuEvent>,
+}
+
+impl VcpuThread {
+    /// Serves commands until the handle is dropped.
+    pub(super) fn serve(mut self, commands: &Receiver<Command>) {
+        let page = RunPage::of(&mut self.vcpu);
+        self.shared.kick.arm(&page);
+        for command in commands {
+            match command {
+                Command::Run => {
+                    let end = self.run_until_parked(&page);
+                    // The gate first: who hears of the end may pause the others at once.
+                    self.gate.leave();
+                    if let Some(end) = end {
+                        let end = self.report(end);
+                        // Nobody listens any more when the machine is being dropped.
+                        let _ = self.events.send(VcpuEvent::Ended(end));
+                    }
+                }
+                Command::Save { host_tsc, reply } => {
+                    let _ = reply.send(self.context.save(&self.vcpu, host_tsc));
+                }
+                Command::Restore { saved, clock, reply } => {
+                    let _ = reply.send(self.context.restore(&self.vcpu, &saved, clock));
+                }
+                Command::TellGuestItWasPaused => {
+                    // EINVAL means that the guest does not use kvmclock and has no such watchdog.
+                    let _ = self.vcpu.kvmclock_ctrl();
+                }
+            }
+        }
+        self.shared.kick.disarm();
+    }
+
+    fn run_until_parked(&mut self, page: &RunPage) -> Option<End> {
+        // Clear before looking at the request: a kick after this line sets it again, a kick before it
+        // has set the request already. See `kvm::run_page`.
+        page.immediate_exit().store(0, Ordering::SeqCst);
+        loop {
+            if self.shared.park_requested.load(Ordering::SeqCst) {
+                return self.finish_pending_io(page);
+            }
+            match self.vcpu.run() {
+                Ok(exit) => match serve(exit, page.port_access_bytes(), &self.bus) {
+                    AfterExit::Continue => {}
+                    AfterExit::End(end) => return Some(end),
+                },
+                Err(e) if is_transient(e) => {}
+                Err(e) => return Some(End::Crash(format!("KVM_RUN failed: {e}"))),
+            }
+        }
+    }
+
+    /// After an I/O exit the instruction completes only when `KVM_RUN` is entered again; before that
+    /// the registers are not those of any point between two instructions. With `immediate_exit` set,
+    /// `KVM_RUN` completes it and returns `EINTR` without entering the guest. An instruction with
+    /// several pieces (a string, an access across a page) exits again for each.
+    fn finish_pending_io(&mut self, page: &RunPage) -> Option<End> {
+        loop {
+            page.immediate_exit().store(1, Ordering::SeqCst);
+            match self.vcpu.run() {
+                Ok(exit) => match serve(exit, page.port_access_bytes(), &self.bus) {
+                    AfterExit::Continue => {}
+                    AfterExit::End(end) => return Some(end),
+                },
+                Err(e) if e.errno() == libc::EINTR => return None,
+                Err(e) if is_transient(e) => {}
+                Err(e) => return Some(End::Crash(format!("KVM_RUN failed: {e}"))),
+            }
+        }
+    }
+
+    fn report(&self, end: End) -> GuestEnd {
+        match end {
+            End::PoweredOff => GuestEnd::PoweredOff,
+            End::Reset => GuestEnd::Reset,
+            End::DebugExit(value) => GuestEnd::DebugExit(value),
+            End::Crash(reason) => {
+                let registers = self.vcpu.get_regs().and_then(|r| Ok((r, self.vcpu.get_sregs()?)));
+                GuestEnd::Crashed(Box::new(CrashReport {
+                    vcpu: self.context.index,
+                    reason,
+                    registers: registers.ok().map(|(r, s)| ((&r).into(), (&s).into())),
+                }))
+            }
+        }
+    }
+}
+
+/// `EINTR`: kicked. `EAGAIN`: an INIT or SIPI was taken while the vCPU waited for it.
+fn is_transient(error: kvm_ioctls::Error) -> bool {
+    matches!(error.errno(), libc::EINTR | libc::EAGAIN)
+}
