@@ -1,0 +1,3 @@
+//! The per-VM process: machine, migration engine and API, wired together.
+
+pub(crate) mod http;
