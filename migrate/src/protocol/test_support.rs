@@ -122,3 +122,24 @@ pub(super) fn target_after(events: &[TargetEvent]) -> Target {
 pub(super) fn target_actions(target: &mut Target) -> Vec<TargetAction> {
     std::iter::from_fn(|| target.poll_action()).collect()
 }
+
+/// A table as a person reads it: the first line names the columns, the first word of each other
+/// line the row. Returns (row, column, cell) for every cell.
+pub(super) fn cells(table: &'static str) -> Vec<(&'static str, &'static str, char)> {
+    let mut lines = table.lines().filter(|line| !line.trim().is_empty());
+    let columns: Vec<&str> = lines.next().expect("a heading").split_whitespace().collect();
+    let mut cells = Vec::new();
+    for line in lines {
+        let mut words = line.split_whitespace();
+        let row = words.next().expect("a row name");
+        let marks: Vec<&str> = words.collect();
+        assert_eq!(marks.len(), columns.len(), "row {row}");
+        for (column, mark) in columns.iter().zip(marks) {
+            let mut chars = mark.chars();
+            let cell = chars.next().expect("a mark");
+            assert_eq!(chars.next(), None, "row {row}, column {column}");
+            cells.push((row, *column, cell));
+        }
+    }
+    cells
+}
