@@ -142,3 +142,7 @@ impl RecordedState {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "ownership_test.rs"]
+mod ownership_test;

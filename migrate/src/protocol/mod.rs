@@ -23,8 +23,10 @@
 //! Time is an argument: a [`Duration`](std::time::Duration) since any fixed moment of the
 //! caller's monotonic clock.
 
+mod bounds;
 pub mod codec;
 pub mod data;
+mod kind;
 pub mod message;
 pub mod source;
 pub mod target;
@@ -51,5 +53,7 @@ mod data_test;
 mod model_test;
 #[cfg(test)]
 mod test_support;
+#[cfg(test)]
+mod version_test;
 
 pub use violation::{EventRefused, ProtocolViolation};
