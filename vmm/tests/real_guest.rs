@@ -63,9 +63,8 @@ fn boot(vcpus: u32, memory_bytes: u64, cmdline: &str) -> (PausedMachine, Arc<Con
 
 /// Last value of `key=` on each vCPU's report lines.
 fn per_vcpu(text: &str, key: &str) -> BTreeMap<String, u64> {
-    let word = |line: &str, key: &str| {
-        line.split_whitespace().find_map(|w| w.strip_prefix(key).map(str::to_owned))
-    };
+    let word =
+        |line: &str, key: &str| line.split_whitespace().find_map(|w| w.strip_prefix(key).map(str::to_owned));
     let mut found = BTreeMap::new();
     // The last line may not be finished yet.
     let finished = text.rfind('\n').map_or("", |end| &text[..end]);

@@ -1,9 +1,9 @@
 //! Guest memory on its way: which stream carries which pages, which of them are zero, batches out and
 //! batches in.
 
+mod receive;
 mod round;
 mod send;
-mod receive;
 mod shard;
 mod zero;
 

@@ -18,9 +18,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::round::{Pass, RoundWork};
 use super::shard::{Chunk, Shard};
 use super::zero::is_zero;
-use crate::protocol::data::{
-    BATCH_PAGES_MAX, Batch, DataError, RUNS_MAX, Run, StreamCursor, encode_runs,
-};
+use crate::protocol::data::{BATCH_PAGES_MAX, Batch, DataError, RUNS_MAX, Run, StreamCursor, encode_runs};
 use crate::transport::Shaper;
 
 const PAGE: usize = 4096;
@@ -194,7 +192,13 @@ impl<W: Write> StreamSender<W> {
     }
 
     /// Writes a header, the run table if there is one, and `payload_bytes` of the buffer.
-    fn write(&mut self, pass: Pass, header: &[u8], payload_bytes: usize, table: bool) -> Result<(), SendError> {
+    fn write(
+        &mut self,
+        pass: Pass,
+        header: &[u8],
+        payload_bytes: usize,
+        table: bool,
+    ) -> Result<(), SendError> {
         let table = if table { &self.batch.table[..] } else { &[] };
         let payload = &self.batch.bytes[..payload_bytes];
         let bytes = (header.len() + table.len() + payload.len()) as u64;
@@ -212,13 +216,12 @@ impl<W: Write> StreamSender<W> {
 
 impl PendingBatch {
     fn is_full(&self) -> bool {
-        self.data_pages == BUFFER_PAGES
-            || self.data.len() == usize::from(RUNS_MAX)
-            || self.zero.len() == usize::from(RUNS_MAX)
+        // One copy adds a run for each of its pages at most. Runs of data are bounded by data pages.
+        self.data_pages == BUFFER_PAGES || self.zero.len() > usize::from(RUNS_MAX) - BUFFER_PAGES
     }
 
-    /// Copies pages behind those that are there, and keeps the ones that are not zero. There is room
-    /// for all of them, and for at least one more run of each kind; stops adding runs when there is not.
+    /// Copies pages behind those that are there, and keeps the ones that are not zero. There must be
+    /// room for all of them: at most `BUFFER_PAGES - data_pages`, and not [`is_full`](Self::is_full).
     fn take(&mut self, ram: &GuestRam, first_page: u64, pages: u64) -> Result<(), RamError> {
         let from = self.data_pages * PAGE;
         let count = usize::try_from(pages).unwrap_or(usize::MAX);
@@ -244,7 +247,9 @@ impl PendingBatch {
 /// Adds a page to the last run if it follows it, else as a run of its own.
 fn extend(runs: &mut Vec<Run>, page: u64) {
     match runs.last_mut() {
-        Some(last) if last.first_page + u64::from(last.pages) == page && last.pages < u32::MAX => last.pages += 1,
+        Some(last) if last.first_page + u64::from(last.pages) == page && last.pages < u32::MAX => {
+            last.pages += 1
+        }
         _ => runs.push(Run { first_page: page, pages: 1 }),
     }
 }
@@ -271,3 +276,4 @@ fn to_u32(value: u64) -> u32 {
 }
 
 const _: () = assert!(PAGE as u64 == PAGE_SIZE);
+const _: () = assert!(BUFFER_PAGES <= RUNS_MAX as usize);

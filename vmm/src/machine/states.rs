@@ -116,6 +116,13 @@ impl PausedMachine {
         &self.description
     }
 
+    /// Whether the guest is over: it powered off, reset or crashed before or while it was paused. Such a
+    /// machine must not be resumed or moved.
+    #[must_use]
+    pub fn guest_has_ended(&self) -> bool {
+        self.machine.gate.guest_ended()
+    }
+
     /// The channel on which the end of the guest is told. Can be taken once.
     pub fn take_events(&mut self) -> Option<Receiver<VcpuEvent>> {
         self.machine.events.take()

@@ -34,11 +34,22 @@ pub(super) enum Command {
 pub struct RunGate {
     running: Mutex<u32>,
     changed: Condvar,
+    guest_ended: AtomicBool,
 }
 
 impl RunGate {
     fn enter(&self) {
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+    }
+
+    /// Said by a vCPU whose guest is over, before it leaves.
+    pub(super) fn note_end(&self) {
+        self.guest_ended.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the guest is over. Sure once all vCPUs are parked.
+    pub fn guest_ended(&self) -> bool {
+        self.guest_ended.load(Ordering::SeqCst)
     }
 
     pub(super) fn leave(&self) {

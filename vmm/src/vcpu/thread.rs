@@ -36,13 +36,15 @@ impl VcpuThread {
             match command {
                 Command::Run => {
                     let end = self.run_until_parked(&page);
-                    // The gate first: who hears of the end may pause the others at once.
-                    self.gate.leave();
                     if let Some(end) = end {
+                        // Before the gate: who has paused the machine must know that nothing is left
+                        // to move.
+                        self.gate.note_end();
                         let end = self.report(end);
                         // Nobody listens any more when the machine is being dropped.
                         let _ = self.events.send(VcpuEvent::Ended(end));
                     }
+                    self.gate.leave();
                 }
                 Command::Save { host_tsc, reply } => {
                     let _ = reply.send(self.context.save(&self.vcpu, host_tsc));

@@ -1,0 +1,14 @@
+//! The source and the target of a migration: threads and sockets around the pure state machines.
+
+mod guest;
+mod inquiry;
+mod receiver;
+mod report;
+mod source;
+mod streams;
+mod target;
+
+pub use guest::{BuiltGuest, PauseRefused, SourceGuest, TargetGuest};
+pub use receiver::{Receiver, ReceiverError, ReceiverIdentity, ReceiverRemote};
+pub use report::{Phase, Progress, SourceReport};
+pub use source::{SourceMigration, SourceOptions, SourceRemote};

@@ -1,0 +1,328 @@
+//! A receiver: listens, tells control connections, data streams, inquiries and strangers apart, and
+//! serves one session at a time until one of them ends with the guest running here.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver as Channel, RecvTimeoutError, Sender};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use thiserror::Error;
+
+use super::guest::TargetGuest;
+use super::target::{Session, SessionInput, Standing};
+use crate::protocol::target::{InquirerId, verdict_without_session};
+use crate::protocol::{
+    Hello, Inquire, Message, ReceiverId, RefusalReason, SessionId, StreamHello, TargetConfig, Text,
+};
+use crate::transport::{ControlReader, ControlWriter, tune};
+
+/// Connections that may be saying who they are at the same time; further ones are closed.
+const STRANGERS_MAX: usize = 64;
+/// How long a connection may take to say who it is.
+const INTRODUCTION_WITHIN: Duration = Duration::from_secs(5);
+/// How long the loop sleeps when nothing is due.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// Why a receiver cannot serve.
+#[derive(Debug, Error)]
+pub enum ReceiverError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}; choose another address or port, or end what uses it")]
+    Listen {
+        /// The address.
+        address: String,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The system refuses something that any process has.
+    #[error("cannot receive: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Numbers the sessions of one receiver, so that what comes late from an old one is told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SessionNumber(u64);
+
+/// What reaches the receiver's loop.
+pub(super) enum Input {
+    Hello { hello: Hello, reader: ControlReader<TcpStream>, link: TcpStream },
+    Stream { hello: StreamHello, link: TcpStream },
+    Inquiry { inquire: Inquire, link: TcpStream },
+    Session(SessionNumber, SessionInput),
+    Stop,
+}
+
+/// What a source on the same host needs to find the record of this process.
+#[derive(Debug, Clone)]
+pub struct ReceiverIdentity {
+    /// This boot of the host.
+    pub host_boot_id: Text,
+    /// The state file of this process.
+    pub state_file: Text,
+}
+
+/// A bound receiver.
+#[derive(Debug)]
+pub struct Receiver {
+    listener: TcpListener,
+    address: SocketAddr,
+    inputs: Sender<Input>,
+    channel: Channel<Input>,
+}
+
+/// Ends a receiver from another thread.
+#[derive(Debug, Clone)]
+pub struct ReceiverRemote {
+    inputs: Sender<Input>,
+}
+
+impl ReceiverRemote {
+    /// Stops listening. A session under way is given up; a guest that runs here is not touched.
+    pub fn stop(&self) {
+        let _ = self.inputs.send(Input::Stop);
+    }
+}
+
+impl Receiver {
+    /// Listens on `HOST:PORT`; port 0 picks a free one.
+    ///
+    /// # Errors
+    /// The address cannot be listened on.
+    pub fn bind(address: &str) -> Result<Self, ReceiverError> {
+        let listen = |source| ReceiverError::Listen { address: address.to_owned(), source };
+        let listener = TcpListener::bind(address).map_err(listen)?;
+        let local = listener.local_addr().map_err(listen)?;
+        let (inputs, channel) = mpsc::channel();
+        Ok(Self { listener, address: local, inputs, channel })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// For other threads to end it.
+    #[must_use]
+    pub fn remote(&self) -> ReceiverRemote {
+        ReceiverRemote { inputs: self.inputs.clone() }
+    }
+
+    /// Serves sessions until one ends with the guest running here *and* its source knows it, or until
+    /// it is stopped. While the source may still ask, its inquiries are answered.
+    ///
+    /// # Errors
+    /// The system refuses a thread or randomness.
+    pub fn serve(self, identity: ReceiverIdentity, guest: &mut dyn TargetGuest) -> Result<(), ReceiverError> {
+        let Self { listener, inputs, channel, .. } = self;
+        let _acceptor = Acceptor::start(listener, inputs.clone())?;
+        let mut serving = Serving {
+            id: ReceiverId(random()?),
+            identity,
+            inputs,
+            guest,
+            session: None,
+            sessions: 0,
+            inquiries: 0,
+        };
+        serving.run(&channel)
+    }
+}
+
+struct Serving<'g> {
+    id: ReceiverId,
+    identity: ReceiverIdentity,
+    inputs: Sender<Input>,
+    guest: &'g mut dyn TargetGuest,
+    session: Option<Session>,
+    sessions: u64,
+    inquiries: u64,
+}
+
+impl Serving<'_> {
+    fn run(&mut self, channel: &Channel<Input>) -> Result<(), ReceiverError> {
+        loop {
+            let now = Instant::now();
+            let wake = self.session.as_ref().and_then(Session::wake_at);
+            match channel.recv_timeout(wake.map_or(IDLE, |at| at.saturating_duration_since(now))) {
+                Ok(Input::Stop) => return Ok(()),
+                Ok(input) => self.take(input)?,
+                Err(RecvTimeoutError::Timeout) => {
+                    if let Some(session) = &mut self.session {
+                        session.tick(self.guest);
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+            match self.session.as_ref().map(Session::standing) {
+                Some(Standing::Over) => self.session = None,
+                Some(Standing::Confirmed) => return Ok(()),
+                Some(Standing::UnderWay | Standing::Running) | None => {}
+            }
+        }
+    }
+
+    fn take(&mut self, input: Input) -> Result<(), ReceiverError> {
+        match input {
+            Input::Hello { hello, reader, link } => self.greet(hello, reader, link)?,
+            Input::Stream { hello, link } => match &mut self.session {
+                Some(session) if session.id() == hello.session => {
+                    session.take_stream(hello, link, self.guest)
+                }
+                _ => refuse(&link, RefusalReason::NoSuchSession),
+            },
+            Input::Inquiry { inquire, link } => {
+                self.inquiries += 1;
+                match &mut self.session {
+                    Some(session) => {
+                        session.take_inquiry(InquirerId(self.inquiries), inquire, link, self.guest);
+                    }
+                    None => {
+                        let report = verdict_without_session(self.id, &inquire);
+                        // Who asked and is gone asks again.
+                        let _ = ControlWriter::new(link).write(&Message::Verdict(report));
+                    }
+                }
+            }
+            Input::Session(number, input) => {
+                if let Some(session) = self.session.as_mut().filter(|s| s.number() == number) {
+                    session.take(input, self.guest);
+                }
+            }
+            Input::Stop => {}
+        }
+        Ok(())
+    }
+
+    fn greet(
+        &mut self,
+        hello: Hello,
+        mut reader: ControlReader<TcpStream>,
+        link: TcpStream,
+    ) -> Result<(), ReceiverError> {
+        if self.session.is_some() {
+            refuse(&link, RefusalReason::Busy);
+            return Ok(());
+        }
+        if let Err(reason) = self.guest.admit(&hello) {
+            tracing::warn!(%reason, "a source was refused");
+            refuse(&link, reason);
+            return Ok(());
+        }
+        reader.introduced();
+        self.sessions += 1;
+        let config = TargetConfig::new(
+            self.id,
+            SessionId(random()?),
+            self.identity.host_boot_id.clone(),
+            self.identity.state_file.clone(),
+        );
+        let number = SessionNumber(self.sessions);
+        match Session::begin(number, config, hello, reader, link, self.inputs.clone(), self.guest) {
+            Ok(session) => self.session = Some(session),
+            Err(error) => tracing::warn!(%error, "a session could not begin"),
+        }
+        Ok(())
+    }
+}
+
+fn refuse(link: &TcpStream, reason: RefusalReason) {
+    // Who is refused may be gone already.
+    let _ = ControlWriter::new(link).write(&Message::Refused(reason));
+}
+
+/// The thread that accepts connections. Dropping it closes the listener.
+struct Acceptor {
+    stop: Option<UnixStream>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Acceptor {
+    fn start(listener: TcpListener, inputs: Sender<Input>) -> io::Result<Self> {
+        let (stop, stopped) = UnixStream::pair()?;
+        listener.set_nonblocking(true)?;
+        let thread = std::thread::Builder::new()
+            .name("accept".to_owned())
+            .spawn(move || accept_until(&listener, &stopped, &inputs))?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Acceptor {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn accept_until(listener: &TcpListener, stopped: &UnixStream, inputs: &Sender<Input>) {
+    let strangers = Arc::new(AtomicUsize::new(0));
+    loop {
+        let mut fds = [
+            PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(stopped.as_fd(), PollFlags::IN),
+        ];
+        match poll(&mut fds, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => {
+                tracing::error!(%error, "cannot wait for connections any more");
+                return;
+            }
+        }
+        if !fds[1].revents().is_empty() {
+            return;
+        }
+        let Ok((link, peer)) = listener.accept() else { continue };
+        if strangers.fetch_add(1, Ordering::SeqCst) >= STRANGERS_MAX {
+            strangers.fetch_sub(1, Ordering::SeqCst);
+            tracing::warn!(%peer, "too many connections at once; this one is closed");
+            continue;
+        }
+        let (counted, inputs) = (Arc::clone(&strangers), inputs.clone());
+        let spawned = std::thread::Builder::new().name("introduce".to_owned()).spawn(move || {
+            match introduce(link) {
+                // A receiver that has ended needs no connections.
+                Ok(input) => drop(inputs.send(input)),
+                Err(why) => tracing::warn!(%peer, "a connection was closed: {why}"),
+            }
+            counted.fetch_sub(1, Ordering::SeqCst);
+        });
+        if let Err(error) = spawned {
+            strangers.fetch_sub(1, Ordering::SeqCst);
+            tracing::error!(%error, "cannot start a thread for a connection");
+        }
+    }
+}
+
+/// Reads the first message of a connection, which tells what it is for.
+fn introduce(link: TcpStream) -> Result<Input, String> {
+    let text = |e: io::Error| e.to_string();
+    link.set_nonblocking(false).map_err(text)?;
+    tune(&link).map_err(text)?;
+    link.set_read_timeout(Some(INTRODUCTION_WITHIN)).map_err(text)?;
+    link.set_write_timeout(Some(INTRODUCTION_WITHIN)).map_err(text)?;
+    let mut reader = ControlReader::of_stranger(link.try_clone().map_err(text)?);
+    match reader.read().map_err(|e| e.to_string())? {
+        Message::Hello(hello) => Ok(Input::Hello { hello, reader, link }),
+        Message::StreamHello(hello) => Ok(Input::Stream { hello, link }),
+        Message::Inquire(inquire) => Ok(Input::Inquiry { inquire, link }),
+        other => Err(format!("it began with {:?}", other.kind())),
+    }
+}
+
+fn random() -> io::Result<[u8; 16]> {
+    let mut bytes = [0; 16];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        filled += rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())?;
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,100 @@
+//! Framed messages on a connection: blocking reads and writes around the pure codec.
+
+use std::io::{self, Read, Write};
+
+use thiserror::Error;
+
+use crate::protocol::{CodecError, Decoder, Message, encode};
+
+/// Why no message could be read or written.
+#[derive(Debug, Error)]
+pub enum ControlError {
+    /// The connection ended between two messages.
+    #[error("the other side closed the connection")]
+    Closed,
+    /// The connection ended inside a message.
+    #[error("the connection ended in the middle of a message")]
+    CutShort,
+    /// The connection broke.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// What came is not a message.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+}
+
+/// Reads messages.
+pub struct ControlReader<R> {
+    link: R,
+    decoder: Decoder,
+    buffer: Vec<u8>,
+}
+
+impl<R: Read> ControlReader<R> {
+    /// Of a connection with a peer that is not known yet: only short introductions are read.
+    pub fn of_stranger(link: R) -> Self {
+        Self { link, decoder: Decoder::for_introduction(), buffer: vec![0; 64 << 10] }
+    }
+
+    /// Of a connection with a peer that is known.
+    pub fn of_peer(link: R) -> Self {
+        Self { decoder: Decoder::for_session(), ..Self::of_stranger(link) }
+    }
+
+    /// The peer is known from here on.
+    pub fn introduced(&mut self) {
+        self.decoder.introduced();
+    }
+
+    /// Waits for the next message. Reads no byte beyond it.
+    ///
+    /// # Errors
+    /// The connection ends or breaks, or something else than a message comes.
+    pub fn read(&mut self) -> Result<Message, ControlError> {
+        loop {
+            if let Some(message) = self.decoder.next()? {
+                return Ok(message);
+            }
+            let want = self.decoder.wants_bytes().min(self.buffer.len());
+            let read = match self.link.read(&mut self.buffer[..want]) {
+                Ok(0) if self.decoder.is_between_frames() => return Err(ControlError::Closed),
+                Ok(0) => return Err(ControlError::CutShort),
+                Ok(read) => read,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(e.into()),
+            };
+            // At most `wants_bytes` were read, which it takes whole.
+            self.decoder.push(&self.buffer[..read])?;
+        }
+    }
+
+    /// The connection itself.
+    pub fn into_link(self) -> R {
+        self.link
+    }
+}
+
+/// Writes messages.
+pub struct ControlWriter<W> {
+    link: W,
+    buffer: Vec<u8>,
+}
+
+impl<W: Write> ControlWriter<W> {
+    /// On this connection.
+    pub fn new(link: W) -> Self {
+        Self { link, buffer: Vec::new() }
+    }
+
+    /// Writes one message, in one piece.
+    ///
+    /// # Errors
+    /// The connection breaks, or the message is larger than its kind may be.
+    pub fn write(&mut self, message: &Message) -> Result<(), ControlError> {
+        self.buffer.clear();
+        encode(message, &mut self.buffer)?;
+        self.link.write_all(&self.buffer)?;
+        self.link.flush()?;
+        Ok(())
+    }
+}
