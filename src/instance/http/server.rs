@@ -1,7 +1,7 @@
 //! The server's thread: accepts connections, and at the end waits for the answers in flight.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -73,12 +73,6 @@ pub(crate) fn serve(socket: ApiSocket, control: Arc<dyn Control>) -> Result<Serv
 }
 
 impl ServerHandle {
-    /// The socket's path.
-    #[must_use]
-    pub(crate) fn path(&self) -> Option<&Path> {
-        self.socket.as_ref().map(ApiSocket::path)
-    }
-
     /// Removes the socket, then waits for the answers in flight, at most for `grace`: so a
     /// migration's result reaches its client although this process ends after the hand-over.
     pub(crate) fn shutdown(mut self, grace: Duration) {

@@ -1,0 +1,12 @@
+//! `godwit pause`.
+
+use std::process::ExitCode;
+
+use super::args::VmArgs;
+use super::failure::Failure;
+use super::info::show_state;
+
+pub(crate) fn pause(args: &VmArgs) -> Result<ExitCode, Failure> {
+    let info = args.vm.client()?.pause().map_err(Failure::failed)?;
+    show_state(&info, args.json)
+}

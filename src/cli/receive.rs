@@ -1,0 +1,74 @@
+//! `godwit receive`: from options to a checked [`ReceiveConfig`].
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use godwit_api::{TargetAddress, VmName};
+
+use super::args::ReceiveArgs;
+use super::failure::Failure;
+use super::serial::Serial;
+
+/// A receiver to start: everything in it has been checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ReceiveConfig {
+    /// Where to listen. TCP in this version; port 0 means any free one, which must be said.
+    pub(crate) listen: TargetAddress,
+    /// Where the serial port goes once the guest runs.
+    pub(crate) serial: Serial,
+    /// A name until the VM arrives with its own; `incoming-PID` when absent.
+    pub(crate) name: Option<VmName>,
+    /// The API's socket; in the runtime directory when absent.
+    pub(crate) api: Option<PathBuf>,
+}
+
+pub(crate) fn receive(args: ReceiveArgs) -> Result<ExitCode, Failure> {
+    Ok(crate::instance::receive(config(args)?).into())
+}
+
+fn config(args: ReceiveArgs) -> Result<ReceiveConfig, Failure> {
+    let refused = |why: &str| Err(Failure::usage(format!("wrong usage: {why}")));
+    if !args.disk.is_empty() || !args.net.is_empty() {
+        return refused("disks and networks are not in this version yet; leave --disk and --net out");
+    }
+    if args.tls.is_some() {
+        return refused("TLS is not in this version yet; use --insecure on a trusted network");
+    }
+    if matches!(args.listen, TargetAddress::Unix { .. }) {
+        return refused("receiving over unix: is not in this version yet; use tcp:127.0.0.1:PORT");
+    }
+    if !args.listen.is_local() && !args.insecure {
+        return refused(
+            "that address can be reached from other hosts, in plain text and without authentication; listen on tcp:127.0.0.1:PORT, or give --insecure if the network is trusted",
+        );
+    }
+    Ok(ReceiveConfig { listen: args.listen, serial: args.serial, name: args.name, api: args.api })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::args::{Cli, Command};
+    use clap::Parser;
+
+    fn configured(line: &str) -> Result<ReceiveConfig, Failure> {
+        match Cli::try_parse_from(line.split(' ')).expect("clap accepts").command {
+            Command::Receive(args) => config(args),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn only_this_host_is_heard_unless_asked_for() {
+        configured("godwit receive --listen tcp:127.0.0.1:0").expect("valid");
+        configured("godwit receive --listen tcp:0.0.0.0:7000 --insecure").expect("valid");
+        for line in [
+            "godwit receive --listen tcp:0.0.0.0:7000",
+            "godwit receive --listen unix:/x",
+            "godwit receive --listen tcp:127.0.0.1:1 --tls /x",
+            "godwit receive --listen tcp:127.0.0.1:1 --disk a=b",
+        ] {
+            assert_eq!(configured(line).expect_err(line).status(), 2);
+        }
+    }
+}
