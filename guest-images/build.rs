@@ -71,7 +71,9 @@ fn build() -> Result<(), String> {
     }
     eprintln!("{messages}");
     if messages.contains("linker `") {
-        return Err("there is no linker (install a C compiler driver: `cc`, for instance Debian's gcc)".into());
+        return Err(
+            "there is no linker (install a C compiler driver: `cc`, for instance Debian's gcc)".into()
+        );
     }
     Err(format!("the compiler failed with {}, its messages are above", result.status))
 }

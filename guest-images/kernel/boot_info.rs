@@ -81,8 +81,13 @@ pub fn read_start_info(address: u32) -> Result<BootInfo, &'static str> {
     if info.version < 1 {
         return Err("start info: version 0 has no memory map");
     }
-    let mut boot =
-        BootInfo { cmdline: copy_cmdline(info.cmdline)?, usable: FreeMemory::new(), free: FreeMemory::new(), bytes: 0, end: 0 };
+    let mut boot = BootInfo {
+        cmdline: copy_cmdline(info.cmdline)?,
+        usable: FreeMemory::new(),
+        free: FreeMemory::new(),
+        bytes: 0,
+        end: 0,
+    };
     if info.memory_map_entries as usize > MAP_MAX {
         return Err("start info: more than 64 memory map entries");
     }

@@ -97,7 +97,9 @@ impl Console {
             return;
         }
         match Command::parse(line) {
-            None => serial::line(pulse, format_args!("{PREFIX}error command: unknown or malformed \"{line}\"")),
+            None => {
+                serial::line(pulse, format_args!("{PREFIX}error command: unknown or malformed \"{line}\""))
+            }
             Some(Command::Hash { start, len }) => hash(pulse, machine, start, len),
             Some(Command::Verify) => VERIFY.ask(dirtying(machine)),
             Some(Command::Stats) => STATS.ask(dirtying(machine)),

@@ -1,5 +1,6 @@
 //! The local APIC, in its memory-mapped form.
 
+use crate::port;
 use crate::pulse::now;
 use crate::tables::{SPURIOUS_VECTOR, TIMER_VECTOR};
 use crate::tsc::Tsc;
@@ -9,6 +10,7 @@ const SPURIOUS: u64 = 0xf0;
 const COMMAND_LOW: u64 = 0x300;
 const COMMAND_HIGH: u64 = 0x310;
 const TIMER: u64 = 0x320;
+const LINT0: u64 = 0x350;
 const TIMER_COUNT: u64 = 0x380;
 const TIMER_CURRENT: u64 = 0x390;
 const TIMER_DIVIDE: u64 = 0x3e0;
@@ -46,6 +48,16 @@ pub fn send_startup_to_others(page: u8) {
     write(COMMAND_LOW, ALL_BUT_SELF | ASSERT | STARTUP | u32::from(page));
 }
 
+/// Firmware may have left the old interrupt controllers and their timer running, whose interrupts
+/// look like exceptions.
+fn silence_others() {
+    const FIRST_PIC_MASK: u16 = 0x21;
+    const SECOND_PIC_MASK: u16 = 0xa1;
+    port::write8(FIRST_PIC_MASK, 0xff);
+    port::write8(SECOND_PIC_MASK, 0xff);
+    write(LINT0, MASKED);
+}
+
 /// The timer, with its measured frequency.
 pub struct Timer {
     counts_per_ms: u64,
@@ -55,6 +67,7 @@ impl Timer {
     /// Measures the timer; `None` if it does not run.
     pub fn new(tsc: Tsc) -> Option<Self> {
         enable();
+        silence_others();
         write(TIMER_DIVIDE, 0b1011); // by 1
         write(TIMER, MASKED | u32::from(TIMER_VECTOR));
         write(TIMER_COUNT, u32::MAX);

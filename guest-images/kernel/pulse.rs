@@ -53,9 +53,4 @@ impl Pulse {
         self.gap_max = self.gap_max.max(self.gap);
         (core::mem::take(&mut self.gap), self.gap_max)
     }
-
-    /// Forgets the time since the last tick: the vCPU halted because it wanted to.
-    pub fn skip(&mut self) {
-        self.last = now();
-    }
 }

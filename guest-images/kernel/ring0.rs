@@ -119,7 +119,10 @@ report:
 
     .globl timer_interrupt
 timer_interrupt:
-    movl $0, 0xfee000b0         // end of interrupt
+    pushq %rax
+    movl $0xfee000b0, %eax      // end of interrupt; as a displacement it would be sign-extended
+    movl $0, (%rax)
+    popq %rax
     .globl spurious_interrupt
 spurious_interrupt:
     iretq

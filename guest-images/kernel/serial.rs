@@ -64,7 +64,12 @@ pub fn line(pulse: &mut Pulse, text: impl fmt::Display) {
         pulse.tick();
         spin_loop();
     }
-    write_line(&mut || { pulse.tick(); }, &text);
+    write_line(
+        &mut || {
+            pulse.tick();
+        },
+        &text,
+    );
     LINE_LOCK.store(false, Ordering::Release);
 }
 

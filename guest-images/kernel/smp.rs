@@ -78,7 +78,9 @@ fn copy_trampoline(usable: &FreeMemory) -> Option<u8> {
     let page = (8..0x9f).chain(1..8).find(fits)?;
     let bytes = &raw const ap_trampoline_end as usize - &raw const ap_trampoline as usize;
     // SAFETY: a usable page below 1 MiB, where nothing is kept once the start info has been read.
-    unsafe { core::ptr::copy_nonoverlapping(&raw const ap_trampoline, (usize::from(page) << 12) as *mut u8, bytes) };
+    unsafe {
+        core::ptr::copy_nonoverlapping(&raw const ap_trampoline, (usize::from(page) << 12) as *mut u8, bytes)
+    };
     Some(page)
 }
 

@@ -100,7 +100,8 @@ const EMPTY_GATE: Gate =
     Gate { offset_low: 0, selector: 0, stack: 0, kind: 0, offset_middle: 0, offset_high: 0, reserved: 0 };
 
 #[unsafe(no_mangle)]
-static task_states: Shared<[TaskStateSlot; MAX_CPUS]> = Shared::new([TaskStateSlot(EMPTY_TASK_STATE); MAX_CPUS]);
+static task_states: Shared<[TaskStateSlot; MAX_CPUS]> =
+    Shared::new([TaskStateSlot(EMPTY_TASK_STATE); MAX_CPUS]);
 
 #[unsafe(no_mangle)]
 static idt: Shared<[Gate; 256]> = Shared::new([EMPTY_GATE; 256]);
@@ -214,9 +215,9 @@ pub fn map_up_to(end: u64, gib_pages: bool, free: &mut FreeMemory) -> bool {
             for slot in 0..512 {
                 // SAFETY: a free page below 4 GiB, which is mapped, and ours from now on.
                 unsafe {
-                    (table as *mut u64).add(slot).write_volatile(
-                        (base + ((slot as u64) << 21)) | LARGE | PRESENT_WRITABLE_USER,
-                    );
+                    (table as *mut u64)
+                        .add(slot)
+                        .write_volatile((base + ((slot as u64) << 21)) | LARGE | PRESENT_WRITABLE_USER);
                 }
             }
             table | PRESENT_WRITABLE_USER

@@ -17,8 +17,7 @@ pub struct Tsc {
 impl Tsc {
     /// Asks whoever knows best.
     pub fn find() -> Self {
-        let sources: [(&str, fn() -> Option<u64>); 3] =
-            [("cpuid", from_cpuid), ("kvmclock", from_kvmclock), ("pit", from_pit)];
+        let sources = [("cpuid", from_cpuid as fn() -> _), ("kvmclock", from_kvmclock), ("pit", from_pit)];
         for (from, source) in sources {
             if let Some(khz) = source().filter(|&khz| khz > 0) {
                 return Self { khz, from };
@@ -94,7 +93,8 @@ static KVMCLOCK: Shared<Kvmclock> = Shared::new(Kvmclock {
 fn from_kvmclock() -> Option<u64> {
     const SYSTEM_TIME: u32 = 0x4b56_4d01;
     const HAS_SYSTEM_TIME: u32 = 1 << 3;
-    let [leaf_max, b, c, d] = if hypervisor_leaf_max() > 0 { ring0::cpuid(0x4000_0000, 0) } else { return None };
+    let [leaf_max, b, c, d] =
+        if hypervisor_leaf_max() > 0 { ring0::cpuid(0x4000_0000, 0) } else { return None };
     let is_kvm = [b, c, d] == [0x4b4d_564b, 0x564b_4d56, 0x4d];
     // Old versions leave the highest leaf at 0.
     if !is_kvm || leaf_max != 0 && leaf_max < 0x4000_0001 {
@@ -111,7 +111,10 @@ fn from_kvmclock() -> Option<u64> {
     }
     // SAFETY: nobody writes it any more.
     let (multiplier, shift) = unsafe {
-        ((&raw const (*KVMCLOCK.get()).multiplier).read_volatile(), (&raw const (*KVMCLOCK.get()).shift).read_volatile())
+        (
+            (&raw const (*KVMCLOCK.get()).multiplier).read_volatile(),
+            (&raw const (*KVMCLOCK.get()).shift).read_volatile(),
+        )
     };
     let khz = (1_000_000_u64 << 32).checked_div(multiplier.into())?;
     Some(if shift < 0 { khz << shift.unsigned_abs() } else { khz >> shift })

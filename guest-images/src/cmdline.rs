@@ -119,7 +119,9 @@ impl fmt::Display for ConfigError<'_> {
         match self {
             Self::NotKeyValue(word) => write!(f, "command line: \"{word}\" is not key=value"),
             Self::UnknownKey(word) => write!(f, "command line: unknown key in \"{word}\""),
-            Self::BadCpu(word) => write!(f, "command line: no such cpu in \"{word}\", expected cpu0 to cpu63"),
+            Self::BadCpu(word) => {
+                write!(f, "command line: no such cpu in \"{word}\", expected cpu0 to cpu63")
+            }
             Self::BadValue { word, expected } => {
                 write!(f, "command line: bad value in \"{word}\", expected {expected}")
             }
@@ -187,7 +189,12 @@ impl Default for Config {
     }
 }
 
-fn apply_to_cpu<'a>(cpu: &mut CpuConfig, key: &str, value: &str, word: &'a str) -> Result<(), ConfigError<'a>> {
+fn apply_to_cpu<'a>(
+    cpu: &mut CpuConfig,
+    key: &str,
+    value: &str,
+    word: &'a str,
+) -> Result<(), ConfigError<'a>> {
     let bad = |expected| ConfigError::BadValue { word, expected };
     match key {
         "payload" => {
@@ -295,9 +302,20 @@ mod tests {
         assert_eq!(parse("colour=red"), Err(ConfigError::UnknownKey("colour=red")));
         assert_eq!(parse("cpu1.beat=1s"), Err(ConfigError::UnknownKey("cpu1.beat=1s")));
         assert_eq!(parse("cpu64.ws=1M"), Err(ConfigError::BadCpu("cpu64.ws=1M")));
-        for word in ["ws=0", "ws=x", "words=0", "words=513", "rate=fast", "beat=1", "report=0s", "cpus=65",
-            "payload=", "pattern=zigzag", "wait=x", "seed=-1"]
-        {
+        for word in [
+            "ws=0",
+            "ws=x",
+            "words=0",
+            "words=513",
+            "rate=fast",
+            "beat=1",
+            "report=0s",
+            "cpus=65",
+            "payload=",
+            "pattern=zigzag",
+            "wait=x",
+            "seed=-1",
+        ] {
             assert!(matches!(parse(word), Err(ConfigError::BadValue { .. })), "{word}");
         }
         let message = parse("words=0").unwrap_err().to_string();

@@ -147,10 +147,7 @@ mod tests {
         free.add(MIB, 16 * MIB + 5);
         free.remove(2 * MIB + 1, 3 * MIB - 1);
         free.remove(0, 0);
-        assert_eq!(
-            free.runs(),
-            [Run { start: MIB, end: 2 * MIB }, Run { start: 3 * MIB, end: 16 * MIB }]
-        );
+        assert_eq!(free.runs(), [Run { start: MIB, end: 2 * MIB }, Run { start: 3 * MIB, end: 16 * MIB }]);
         assert_eq!(free.pages(), 14 * MIB / PAGE_BYTES);
     }
 

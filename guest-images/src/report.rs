@@ -285,9 +285,14 @@ mod tests {
 
     #[test]
     fn other_lines_are_none_of_ours() {
-        for line in ["", "Linux version 6", "godwit-guest: cpu=0 pass=1", "godwit-guest: pong pong",
-            "godwit-guest: region cpu=x start=0x1 len=0x1", "godwit-guest: hash 0x1 0x1"]
-        {
+        for line in [
+            "",
+            "Linux version 6",
+            "godwit-guest: cpu=0 pass=1",
+            "godwit-guest: pong pong",
+            "godwit-guest: region cpu=x start=0x1 len=0x1",
+            "godwit-guest: hash 0x1 0x1",
+        ] {
             assert_eq!(parse_line(line), None, "{line:?}");
         }
     }

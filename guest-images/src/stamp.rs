@@ -28,7 +28,9 @@ impl PageStamp {
     /// The stamp at word `word` (0 to 511) of the page.
     #[inline]
     pub fn word(self, word: u16) -> u64 {
-        self.0.rotate_left(u32::from(word) & 63).wrapping_add(u64::from(word).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        self.0
+            .rotate_left(u32::from(word) & 63)
+            .wrapping_add(u64::from(word).wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 }
 

@@ -141,11 +141,11 @@ pub fn run(vcpu: &mut Vcpu, mut writer: Writer) -> ! {
     let start = crate::pulse::now();
     let report_ticks = tsc.ticks(writer.report_ns);
     let mut report = Periodic::new(start, report_ticks, report_ticks);
-    let ticks_per_page =
-        (u128::from(tsc.khz) * 1000 * u128::from(PAGE_BYTES)).checked_div(writer.rate.into()).unwrap_or(0) as u64;
-    let mut pace = (ticks_per_page > 0).then(|| {
-        Periodic::new(start, ticks_per_page, tsc.ticks(CATCH_UP_NS).max(ticks_per_page))
-    });
+    let ticks_per_page = (u128::from(tsc.khz) * 1000 * u128::from(PAGE_BYTES))
+        .checked_div(writer.rate.into())
+        .unwrap_or(0) as u64;
+    let mut pace = (ticks_per_page > 0)
+        .then(|| Periodic::new(start, ticks_per_page, tsc.ticks(CATCH_UP_NS).max(ticks_per_page)));
     loop {
         let now = vcpu.step();
         if report.due(now) || STATS.take(vcpu.index) {
