@@ -1,16 +1,12 @@
 //! The `godwit` program: launches virtual machines on KVM and moves them live.
 
 mod cli;
+mod demo;
 mod instance;
 
-/// Temporary: stands where the demo will be.
-mod demo {
-    /// Temporary: says that there is no demo yet.
-    pub(crate) fn demo(_: crate::cli::DemoConfig) -> crate::instance::Exit {
-        crate::instance::Exit::not_wired("demo")
-    }
-}
-
 fn main() -> std::process::ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("GODWIT_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     cli::main()
 }

@@ -1,37 +1,25 @@
 //! The per-VM process: machine, migration engine and API, wired together.
+//!
+//! ```text
+//!  godwit run ─────▶ boots ──▶ ┌───────────┐ guest ended · stop · signal · handed over · --expect
+//!  godwit receive ─▶ waits ──▶ │ main loop │ ───────────────────────────────────────────▶ exit status
+//!                              └───────────┘
+//!        API thread, migration thread, vCPU threads, serial threads talk to it through `Event`s
+//! ```
 
+mod console;
+mod control;
+mod exit;
 pub(crate) mod http;
+mod kernel;
+mod process;
+mod receive;
+mod run;
+mod source;
+mod target;
+mod vm;
+mod watch;
 
-use std::process::ExitCode;
-
-use crate::cli::{ReceiveConfig, RunConfig};
-
-/// How a VM process ends: its exit status.
-#[derive(Debug)]
-pub(crate) struct Exit(u8);
-
-impl Exit {
-    /// Temporary: nothing is behind this command yet.
-    pub(crate) fn not_wired(command: &str) -> Self {
-        eprintln!(
-            "godwit: {command} is not wired in yet: this build has only the command line; use a later one"
-        );
-        Self(6)
-    }
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        Self::from(exit.0)
-    }
-}
-
-/// Temporary: stands where the VM process will be.
-pub(crate) fn run(_: RunConfig) -> Exit {
-    Exit::not_wired("run")
-}
-
-/// Temporary: stands where the receiver will be.
-pub(crate) fn receive(_: ReceiveConfig) -> Exit {
-    Exit::not_wired("receive")
-}
+pub(crate) use exit::Exit;
+pub(crate) use receive::receive;
+pub(crate) use run::run;

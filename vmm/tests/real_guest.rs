@@ -8,7 +8,7 @@ use godwit_guest_images::TEST_KERNEL;
 use godwit_vmm::boot::BootImage;
 use godwit_vmm::devices::ConsoleSink;
 use godwit_vmm::machine::{MachineConfig, PausedMachine};
-use godwit_vmm::saved_state::MachineStateV1;
+use godwit_vmm::saved_state::{MachineStateV1, OnResetV1};
 use godwit_vmm::vcpu::{GuestEnd, VcpuEvent};
 
 #[derive(Debug, Default)]
@@ -54,7 +54,9 @@ fn boot(vcpus: u32, memory_bytes: u64, cmdline: &str) -> (PausedMachine, Arc<Con
         vcpus,
         memory_bytes,
         kernel_name: "builtin".to_owned(),
+        initrd_name: None,
         cmdline: cmdline.to_owned(),
+        on_reset: OnResetV1::Exit,
         console: console.clone(),
     };
     let image = BootImage { kernel: TEST_KERNEL, initrd: None, cmdline };

@@ -37,6 +37,12 @@ pub struct Listing {
 }
 
 impl Entry {
+    /// Its state file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Whether its process is gone.
     #[must_use]
     pub const fn is_dead(&self) -> bool {

@@ -128,6 +128,12 @@ impl Registration {
         &self.file
     }
 
+    /// Its state file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Where this process's API socket belongs.
     #[must_use]
     pub fn api_socket(&self) -> &Path {

@@ -11,7 +11,7 @@ use super::report::{Progress, SourceReport};
 use crate::ownership::{Epoch, RecordedState};
 use crate::protocol::source::DoorTrouble;
 use crate::protocol::target::DiscardReason;
-use crate::protocol::{Hello, RefusalReason, Welcome};
+use crate::protocol::{Hello, RefusalReason, Text, Welcome};
 
 /// Why a guest could not be paused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,13 +62,23 @@ pub struct BuiltGuest {
     pub rehearsal: Duration,
 }
 
+/// Where a source on the same host finds what a target recorded, should the target be killed.
+#[derive(Debug, Clone)]
+pub struct RecordPlace {
+    /// This boot of the host.
+    pub host_boot_id: Text,
+    /// The state file of this process.
+    pub state_file: Text,
+}
+
 /// The place for a guest at its target.
 pub trait TargetGuest {
-    /// A source is here. Refuses it, or takes note of the guest's name.
+    /// A source is here. Refuses it, or takes note of the guest's name and says where the record of
+    /// this session will be found.
     ///
     /// # Errors
     /// Why it is refused.
-    fn admit(&mut self, hello: &Hello) -> Result<(), RefusalReason>;
+    fn admit(&mut self, hello: &Hello) -> Result<RecordPlace, RefusalReason>;
     /// Builds the machine and rehearses.
     ///
     /// # Errors

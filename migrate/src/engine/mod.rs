@@ -8,7 +8,7 @@ mod source;
 mod streams;
 mod target;
 
-pub use guest::{BuiltGuest, PauseRefused, SourceGuest, TargetGuest};
-pub use receiver::{Receiver, ReceiverError, ReceiverIdentity, ReceiverRemote};
+pub use guest::{BuiltGuest, PauseRefused, RecordPlace, SourceGuest, TargetGuest};
+pub use receiver::{Receiver, ReceiverError, ReceiverRemote};
 pub use report::{Phase, Progress, SourceReport};
 pub use source::{SourceMigration, SourceOptions, SourceRemote};

@@ -18,7 +18,7 @@ use super::guest::TargetGuest;
 use super::target::{Session, SessionInput, Standing};
 use crate::protocol::target::{InquirerId, verdict_without_session};
 use crate::protocol::{
-    Hello, Inquire, Message, ReceiverId, RefusalReason, SessionId, StreamHello, TargetConfig, Text,
+    Hello, Inquire, Message, ReceiverId, RefusalReason, SessionId, StreamHello, TargetConfig,
 };
 use crate::transport::{ControlReader, ControlWriter, tune};
 
@@ -56,15 +56,6 @@ pub(super) enum Input {
     Inquiry { inquire: Inquire, link: TcpStream },
     Session(SessionNumber, SessionInput),
     Stop,
-}
-
-/// What a source on the same host needs to find the record of this process.
-#[derive(Debug, Clone)]
-pub struct ReceiverIdentity {
-    /// This boot of the host.
-    pub host_boot_id: Text,
-    /// The state file of this process.
-    pub state_file: Text,
 }
 
 /// A bound receiver.
@@ -119,25 +110,17 @@ impl Receiver {
     ///
     /// # Errors
     /// The system refuses a thread or randomness.
-    pub fn serve(self, identity: ReceiverIdentity, guest: &mut dyn TargetGuest) -> Result<(), ReceiverError> {
+    pub fn serve(self, guest: &mut dyn TargetGuest) -> Result<(), ReceiverError> {
         let Self { listener, inputs, channel, .. } = self;
         let _acceptor = Acceptor::start(listener, inputs.clone())?;
-        let mut serving = Serving {
-            id: ReceiverId(random()?),
-            identity,
-            inputs,
-            guest,
-            session: None,
-            sessions: 0,
-            inquiries: 0,
-        };
+        let mut serving =
+            Serving { id: ReceiverId(random()?), inputs, guest, session: None, sessions: 0, inquiries: 0 };
         serving.run(&channel)
     }
 }
 
 struct Serving<'g> {
     id: ReceiverId,
-    identity: ReceiverIdentity,
     inputs: Sender<Input>,
     guest: &'g mut dyn TargetGuest,
     session: Option<Session>,
@@ -210,19 +193,17 @@ impl Serving<'_> {
             refuse(&link, RefusalReason::Busy);
             return Ok(());
         }
-        if let Err(reason) = self.guest.admit(&hello) {
-            tracing::warn!(%reason, "a source was refused");
-            refuse(&link, reason);
-            return Ok(());
-        }
+        let place = match self.guest.admit(&hello) {
+            Ok(place) => place,
+            Err(reason) => {
+                tracing::warn!(%reason, "a source was refused");
+                refuse(&link, reason);
+                return Ok(());
+            }
+        };
         reader.introduced();
         self.sessions += 1;
-        let config = TargetConfig::new(
-            self.id,
-            SessionId(random()?),
-            self.identity.host_boot_id.clone(),
-            self.identity.state_file.clone(),
-        );
+        let config = TargetConfig::new(self.id, SessionId(random()?), place.host_boot_id, place.state_file);
         let number = SessionNumber(self.sessions);
         match Session::begin(number, config, hello, reader, link, self.inputs.clone(), self.guest) {
             Ok(session) => self.session = Some(session),

@@ -45,7 +45,9 @@ impl PausedMachine {
             cpuid,
             tsc_khz: built.tsc_khz,
             kernel: config.kernel_name.clone(),
+            initrd: config.initrd_name.clone(),
             cmdline: config.cmdline.clone(),
+            on_reset: config.on_reset,
         };
         Ok(built.into_paused(capabilities, description))
     }

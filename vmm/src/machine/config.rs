@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::devices::ConsoleSink;
+use crate::saved_state::OnResetV1;
 
 /// Most vCPUs of a machine.
 pub const VCPUS_MAX: u32 = 64;
@@ -14,10 +15,14 @@ pub struct MachineConfig {
     pub vcpus: u32,
     /// RAM in bytes, whole pages.
     pub memory_bytes: u64,
-    /// For people: the kernel's file name or `builtin`.
+    /// The kernel's path, or `builtin`.
     pub kernel_name: String,
+    /// The initrd's path.
+    pub initrd_name: Option<String>,
     /// The kernel's command line.
     pub cmdline: String,
+    /// What to do when the guest resets itself.
+    pub on_reset: OnResetV1,
     /// Where serial output goes.
     pub console: Arc<dyn ConsoleSink>,
 }

@@ -10,6 +10,8 @@ use crate::memory::{LayoutError, RamLayout, RamRange};
 
 /// Most CPUID entries that KVM takes (`KVM_MAX_CPUID_ENTRIES`).
 const CPUID_ENTRIES_MAX: usize = 256;
+/// Longest path (`PATH_MAX`).
+const PATH_BYTES_MAX: usize = 4096;
 const NAME: &str = "machine";
 
 mirror! {
@@ -51,10 +53,23 @@ pub struct MachineDescriptionV1 {
     pub cpuid: Vec<CpuidEntryV1>,
     /// Frequency of the guest's TSC.
     pub tsc_khz: u32,
-    /// For people: what was booted.
+    /// What was booted: a file's path or `builtin`. For people, and to boot it again after a reset.
     pub kernel: String,
-    /// For people: the kernel's command line.
+    /// Its initrd's path.
+    pub initrd: Option<String>,
+    /// Its command line.
     pub cmdline: String,
+    /// What to do when the guest resets itself, wherever it runs then.
+    pub on_reset: OnResetV1,
+}
+
+/// What to do when a guest resets itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OnResetV1 {
+    /// Boot its kernel again.
+    Reboot,
+    /// End the VM.
+    Exit,
 }
 
 impl MachineDescriptionV1 {
@@ -89,7 +104,10 @@ impl MachineDescriptionV1 {
         if self.cpuid.is_empty() || self.cpuid.len() > CPUID_ENTRIES_MAX {
             return impossible("its CPUID has no entries or too many");
         }
-        if self.kernel.len() > 4096 || self.cmdline.len() > crate::boot::CMDLINE_BYTES_MAX {
+        if self.kernel.len() > PATH_BYTES_MAX
+            || self.initrd.as_ref().is_some_and(|path| path.len() > PATH_BYTES_MAX)
+            || self.cmdline.len() > crate::boot::CMDLINE_BYTES_MAX
+        {
             return impossible("its kernel's name or command line is too long");
         }
         if RamLayout::new(self.memory_bytes)?.ranges() != self.ram {
@@ -111,7 +129,9 @@ mod tests {
             cpuid: vec![CpuidEntryV1 { function: 1, eax: 2, ..Default::default() }],
             tsc_khz: 2_000_000,
             kernel: "builtin".to_owned(),
+            initrd: None,
             cmdline: String::new(),
+            on_reset: OnResetV1::Reboot,
         }
     }
 

@@ -14,7 +14,7 @@ mod serial;
 mod vcpu;
 
 pub use container::{ContainerError, Section, SectionKind, read_container, write_container};
-pub use description::{CpuidEntryV1, DescriptionError, MachineDescriptionV1};
+pub use description::{CpuidEntryV1, DescriptionError, MachineDescriptionV1, OnResetV1};
 pub use irqchip::{ClockV1, IrqchipV1, PitChannelV1, PitV1};
 pub(crate) use machine_state::PENDING_INPUT_BYTES_MAX;
 pub use machine_state::{MachineStateV1, StateError};

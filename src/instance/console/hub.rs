@@ -1,0 +1,175 @@
+//! The serial output of the guest, for any number of readers, none of which can stall a vCPU.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use godwit_vmm::devices::ConsoleSink;
+
+use super::ring::Ring;
+
+/// What a reader may be behind before it loses bytes.
+const RING_BYTES: usize = 256 << 10;
+/// Most bytes handed to a reader at once.
+const PIECE_BYTES: usize = 16 << 10;
+
+/// Shared between the vCPUs that write and the readers.
+#[derive(Debug)]
+pub(crate) struct Console {
+    state: Mutex<State>,
+    changed: Condvar,
+    dropped_bytes: AtomicU64,
+}
+
+#[derive(Debug)]
+struct State {
+    ring: Ring,
+    phase: Phase,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// No more bytes will come.
+    Closed,
+}
+
+/// A reader's place in the output.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    console: Arc<Console>,
+    position: u64,
+}
+
+/// What a reader gets.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Output {
+    /// More bytes.
+    Bytes(Vec<u8>),
+    /// Nothing came within the time.
+    Nothing,
+    /// The guest is gone and all of its output was read.
+    End,
+}
+
+impl Console {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::new(State { ring: Ring::new(RING_BYTES), phase: Phase::Open }),
+            changed: Condvar::new(),
+            dropped_bytes: AtomicU64::new(0),
+        })
+    }
+
+    /// A reader of everything from now on, and what was written lately.
+    pub(crate) fn attach(self: &Arc<Self>) -> (Vec<u8>, Reader) {
+        let state = self.lock();
+        let piece = state.ring.read(state.ring.begin(), RING_BYTES);
+        (piece.bytes, Reader { console: Arc::clone(self), position: state.ring.end() })
+    }
+
+    /// A reader of everything from the beginning (as far as it is still there).
+    pub(crate) fn reader(self: &Arc<Self>) -> Reader {
+        Reader { console: Arc::clone(self), position: 0 }
+    }
+
+    /// Bytes that readers lost because they did not keep up.
+    pub(crate) fn dropped_bytes(&self) -> u64 {
+        self.dropped_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Where the output ends now.
+    pub(crate) fn written(&self) -> u64 {
+        self.lock().ring.end()
+    }
+
+    /// No more bytes will come: readers end once they have read what is there.
+    pub(crate) fn close(&self) {
+        self.lock().phase = Phase::Closed;
+        self.changed.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ConsoleSink for Console {
+    fn byte(&self, byte: u8) {
+        self.lock().ring.push(byte);
+        self.changed.notify_all();
+    }
+}
+
+impl Reader {
+    /// The next bytes, waiting for them up to `within`.
+    pub(crate) fn read(&mut self, within: Duration) -> Output {
+        let until = Instant::now() + within;
+        let mut state = self.console.lock();
+        loop {
+            let piece = state.ring.read(self.position, PIECE_BYTES);
+            if piece.missed > 0 {
+                self.console.dropped_bytes.fetch_add(piece.missed, Ordering::Relaxed);
+                tracing::warn!(
+                    bytes = piece.missed,
+                    "a reader of the console did not keep up and lost bytes"
+                );
+            }
+            self.position = piece.next;
+            if !piece.bytes.is_empty() {
+                return Output::Bytes(piece.bytes);
+            }
+            if state.phase == Phase::Closed {
+                return Output::End;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Output::Nothing;
+            }
+            (state, _) =
+                self.console.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn print(console: &Console, text: &[u8]) {
+        text.iter().for_each(|byte| console.byte(*byte));
+    }
+
+    #[test]
+    fn who_attaches_late_sees_the_past_once_and_then_the_present() {
+        let console = Console::new();
+        print(&console, b"past");
+        let (replay, mut reader) = console.attach();
+        assert_eq!(replay, b"past");
+        print(&console, b"now");
+        assert_eq!(reader.read(Duration::ZERO), Output::Bytes(b"now".to_vec()));
+        assert_eq!(reader.read(Duration::ZERO), Output::Nothing);
+        console.close();
+        assert_eq!(reader.read(Duration::MAX / 4), Output::End);
+    }
+
+    #[test]
+    fn a_reader_that_does_not_read_stalls_nobody_and_its_loss_is_counted() {
+        let console = Console::new();
+        let mut reader = console.reader();
+        for _ in 0..RING_BYTES + 1000 {
+            console.byte(b'x');
+        }
+        assert!(matches!(reader.read(Duration::ZERO), Output::Bytes(_)));
+        assert_eq!(console.dropped_bytes(), 1000);
+    }
+
+    #[test]
+    fn a_waiting_reader_is_woken() {
+        let console = Console::new();
+        let mut reader = console.reader();
+        let waiter = std::thread::spawn(move || reader.read(Duration::from_secs(60)));
+        console.byte(b'!');
+        assert_eq!(waiter.join().unwrap(), Output::Bytes(b"!".to_vec()));
+    }
+}

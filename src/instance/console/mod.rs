@@ -1,0 +1,10 @@
+//! The guest's serial port on our side: output to any number of readers, input from any number of
+//! typists.
+
+mod hub;
+mod outputs;
+mod ring;
+mod stdio;
+
+pub(crate) use hub::{Console, Output};
+pub(crate) use outputs::{OutputError, Outputs, Typist};

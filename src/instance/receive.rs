@@ -1,0 +1,58 @@
+//! `godwit receive`: waits for one VM, and is its VMM from then on.
+
+use godwit_api::{TargetAddress, VmName, VmState};
+use godwit_migrate::engine::Receiver;
+
+use super::exit::Exit;
+use super::process::{Beginning, Process, StartError, say, start_failed};
+use super::target::Arriving;
+use super::vm::Event;
+use crate::cli::ReceiveConfig;
+
+/// Below every guest's: a receiver owns nothing yet.
+const NO_EPOCH: u64 = 0;
+
+/// Waits for a VM and runs it until it is over.
+pub(crate) fn receive(config: ReceiveConfig) -> Exit {
+    match start(config) {
+        Ok(process) => process.serve(),
+        Err(error) => start_failed(&error),
+    }
+}
+
+fn start(config: ReceiveConfig) -> Result<Process, StartError> {
+    let TargetAddress::Tcp { host, port } = &config.listen else {
+        return Err(StartError::Other("only tcp: is in this version; use tcp:HOST:PORT".to_owned()));
+    };
+    let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+    let receiver = Receiver::bind(&format!("{host}:{port}"))?;
+    let process = Process::begin(Beginning {
+        name: config.name.clone(),
+        fallback_name: |_| {
+            let name = format!("incoming-{}", std::process::id());
+            VmName::new(name).map_err(|_| unreachable!("a word and a number are a name"))
+        },
+        api: config.api,
+        state: VmState::Incoming,
+        epoch: NO_EPOCH,
+        serial: config.serial,
+    })?;
+    let vm = process.vm.clone();
+    let listen = format!("tcp:{}", receiver.address());
+    vm.change(|status| {
+        status.listen = Some(listen.clone());
+        status.receiver = Some(receiver.remote());
+    });
+    let mut arriving = Arriving::new(&vm, config.name);
+    std::thread::Builder::new().name("receiver".to_owned()).spawn(move || {
+        let served = receiver.serve(&mut arriving);
+        vm.change(|status| {
+            status.listen = None;
+            status.receiver = None;
+        });
+        let error = served.err().map(|e| e.to_string());
+        let _ = vm.events.send(Event::ReceiverEnded { error });
+    })?;
+    say(&format!("waiting for a VM on {listen}"));
+    Ok(process)
+}

@@ -1,0 +1,318 @@
+//! The VM of this process: its machine, what others may know of it, and what may be done in which
+//! state.
+//!
+//! Two locks: the slot holds the machine and may be held while vCPUs stop; the status is what the API
+//! reads, and is never held for long. Slot before status, where both are needed.
+
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, Sender};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use godwit_api::registry::Registration;
+use godwit_api::{ApiError, MigrationStatus, VmInfo, VmState};
+use godwit_migrate::engine::{ReceiverRemote, SourceRemote};
+use godwit_vmm::devices::SerialPort;
+use godwit_vmm::machine::{PausedMachine, RunningMachine};
+use godwit_vmm::saved_state::MachineDescriptionV1;
+use godwit_vmm::vcpu::{GuestEnd, VcpuEvent};
+
+use super::console::{Console, Typist};
+use super::watch::Verdict;
+
+/// What the main loop of the process hears.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// The guest of this generation ended by itself.
+    GuestEnded { generation: u64, end: GuestEnd },
+    /// A person or program asks for the end.
+    Stop,
+    /// A signal asks for the end.
+    Signal,
+    /// The guest runs elsewhere.
+    HandedOver { to: String },
+    /// `--expect` and `--reject` are decided.
+    Watched(Verdict),
+    /// The receiver has ended without a guest.
+    ReceiverEnded { error: Option<String> },
+}
+
+/// Where the machine is.
+#[derive(Debug)]
+pub(crate) enum Slot {
+    /// There is none: a receiver that waits, or it is gone.
+    Empty,
+    Running(RunningMachine),
+    Paused(PausedMachine),
+}
+
+/// What others may know.
+#[derive(Debug)]
+pub(crate) struct Status {
+    pub(crate) state: VmState,
+    pub(crate) epoch: u64,
+    pub(crate) registration: Registration,
+    /// Counts machines: the guest of an earlier one may still report its end.
+    pub(crate) generation: u64,
+    pub(crate) description: Option<MachineDescriptionV1>,
+    pub(crate) serial: Option<Arc<SerialPort>>,
+    pub(crate) migration: Option<Migration>,
+    pub(crate) listen: Option<String>,
+    pub(crate) receiver: Option<ReceiverRemote>,
+    pub(crate) detail: Option<String>,
+}
+
+/// The migration under way, or the last one.
+#[derive(Debug)]
+pub(crate) struct Migration {
+    pub(crate) status: MigrationStatus,
+    /// To talk to it, while it is under way.
+    pub(crate) remote: Option<SourceRemote>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Vm {
+    slot: Mutex<Slot>,
+    status: Mutex<Status>,
+    changed: Condvar,
+    pub(crate) console: Arc<Console>,
+    pub(crate) events: Sender<Event>,
+    api_socket: PathBuf,
+    started: Instant,
+    started_at_unix_ms: u64,
+}
+
+impl Vm {
+    pub(crate) fn new(
+        registration: Registration,
+        state: VmState,
+        epoch: u64,
+        events: Sender<Event>,
+    ) -> Arc<Self> {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Arc::new(Self {
+            slot: Mutex::new(Slot::Empty),
+            api_socket: registration.api_socket().to_owned(),
+            status: Mutex::new(Status {
+                state,
+                epoch,
+                registration,
+                generation: 0,
+                description: None,
+                serial: None,
+                migration: None,
+                listen: None,
+                receiver: None,
+                detail: None,
+            }),
+            changed: Condvar::new(),
+            console: Console::new(),
+            events,
+            started: Instant::now(),
+            started_at_unix_ms: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
+        })
+    }
+
+    pub(crate) fn slot(&self) -> MutexGuard<'_, Slot> {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn status(&self) -> MutexGuard<'_, Status> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the status and wakes who waits for a change.
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Status) -> T) -> T {
+        let result = change(&mut self.status());
+        self.changed.notify_all();
+        result
+    }
+
+    /// Enters a state, here and in the state file. That others cannot read it is no reason to stop.
+    pub(crate) fn enter(&self, state: VmState) {
+        self.change(|status| {
+            status.state = state;
+            let (state, epoch) = (status.state.clone(), status.epoch);
+            if let Err(error) = status.registration.update(|file| {
+                file.state = state;
+                file.epoch = epoch;
+            }) {
+                tracing::warn!(%error, "the state file could not be written; `godwit ps` shows an old state");
+            }
+        });
+    }
+
+    /// Waits until `done` holds of the status, up to `within`.
+    pub(crate) fn wait_until(&self, within: Duration, done: impl Fn(&Status) -> bool) -> bool {
+        let guard = self.status();
+        let (_guard, timeout) = self
+            .changed
+            .wait_timeout_while(guard, within, |status| !done(status))
+            .unwrap_or_else(PoisonError::into_inner);
+        !timeout.timed_out()
+    }
+
+    pub(crate) fn info(&self) -> VmInfo {
+        let status = self.status();
+        let description = status.description.as_ref();
+        VmInfo {
+            name: status.registration.file().name.to_string(),
+            state: status.state.clone(),
+            pid: std::process::id(),
+            epoch: status.epoch,
+            cpus: description.map(|d| d.vcpus),
+            memory_bytes: description.map(|d| d.memory_bytes),
+            kernel: description.map(|d| d.kernel.clone()),
+            cmdline: description.map(|d| d.cmdline.clone()),
+            started_at_unix_ms: self.started_at_unix_ms,
+            uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            console_dropped_bytes: self.console.dropped_bytes(),
+            api_socket: self.api_socket.clone(),
+            listen: status.listen.clone(),
+            migration: status.migration.as_ref().map(|m| m.status.clone()),
+            detail: status.detail.clone(),
+        }
+    }
+
+    /// Takes note of a machine that was built: its serial port takes input from now on, and its end is
+    /// told to the main loop.
+    pub(crate) fn adopt(self: &Arc<Self>, machine: &mut PausedMachine) {
+        let generation = self.change(|status| {
+            status.generation += 1;
+            status.description = Some(machine.description().clone());
+            status.serial = Some(Arc::clone(machine.machine().serial()));
+            status.generation
+        });
+        if let Some(ends) = machine.take_events() {
+            self.forward_end(generation, ends);
+        }
+    }
+
+    fn forward_end(&self, generation: u64, ends: Receiver<VcpuEvent>) {
+        let events = self.events.clone();
+        let spawned = std::thread::Builder::new().name("guest-end".to_owned()).spawn(move || {
+            if let Ok(VcpuEvent::Ended(end)) = ends.recv() {
+                let _ = events.send(Event::GuestEnded { generation, end });
+            }
+        });
+        if let Err(error) = spawned {
+            tracing::error!(%error, "cannot start a thread; the guest's end will not be noticed");
+        }
+    }
+
+    /// The machine is gone.
+    pub(crate) fn forget_machine(&self) {
+        *self.slot() = Slot::Empty;
+        self.change(|status| {
+            status.serial = None;
+            status.description = None;
+        });
+    }
+
+    /// Lets the machine run (on).
+    pub(crate) fn run_machine(&self, machine: PausedMachine) -> Result<(), String> {
+        let mut slot = self.slot();
+        let running = machine.resume().map_err(|e| e.to_string())?;
+        *slot = Slot::Running(running);
+        drop(slot);
+        self.enter(VmState::Running);
+        Ok(())
+    }
+
+    /// Types into the guest. Waits while the guest does not read or is on its way; what is left when
+    /// the guest is gone is dropped.
+    pub(crate) fn typist(self: &Arc<Self>) -> Typist {
+        let vm = Arc::clone(self);
+        Arc::new(move |bytes| {
+            let mut rest = bytes;
+            let mut pause = Duration::from_millis(1);
+            while !rest.is_empty() {
+                let serial = {
+                    let status = vm.status();
+                    match status.state {
+                        VmState::HandedOver { .. } | VmState::Stopping | VmState::Crashed { .. } => return,
+                        _ => status.serial.clone(),
+                    }
+                };
+                let taken = serial.map_or(0, |serial| serial.input(rest));
+                rest = &rest[taken..];
+                if taken == 0 {
+                    // Nothing tells when there is room again but the guest's own reading: look again,
+                    // ever less often.
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(Duration::from_millis(100));
+                } else {
+                    pause = Duration::from_millis(1);
+                }
+            }
+        })
+    }
+
+    pub(crate) fn pause(&self) -> Result<(), ApiError> {
+        let mut slot = self.slot();
+        self.refuse_while_moving("paused")?;
+        match std::mem::replace(&mut *slot, Slot::Empty) {
+            Slot::Running(running) => {
+                *slot = Slot::Paused(running.pause());
+                drop(slot);
+                self.enter(VmState::Paused);
+                Ok(())
+            }
+            Slot::Paused(paused) => {
+                *slot = Slot::Paused(paused);
+                Ok(())
+            }
+            Slot::Empty => Err(self.no_guest()),
+        }
+    }
+
+    pub(crate) fn resume(&self) -> Result<(), ApiError> {
+        let mut slot = self.slot();
+        self.refuse_while_moving("resumed")?;
+        match std::mem::replace(&mut *slot, Slot::Empty) {
+            Slot::Paused(paused) if paused.guest_has_ended() => {
+                *slot = Slot::Paused(paused);
+                Err(ApiError::wrong_state("the guest has ended", "start it again with `godwit run`"))
+            }
+            Slot::Paused(paused) => {
+                let running =
+                    paused.resume().map_err(|e| ApiError::internal(e.to_string(), "start the VM again"))?;
+                *slot = Slot::Running(running);
+                drop(slot);
+                self.enter(VmState::Running);
+                Ok(())
+            }
+            Slot::Running(running) => {
+                *slot = Slot::Running(running);
+                Ok(())
+            }
+            Slot::Empty => Err(self.no_guest()),
+        }
+    }
+
+    /// Refuses what must not happen while a migration is under way: it alone decides then whether the
+    /// guest runs.
+    fn refuse_while_moving(&self, what: &str) -> Result<(), ApiError> {
+        let status = self.status();
+        if let VmState::Unconfirmed { to, .. } = &status.state {
+            return Err(ApiError::wrong_state(
+                format!(
+                    "the guest was handed over to {to} and that is not confirmed, so it cannot be {what} here"
+                ),
+                "find out whether it runs there, then `godwit resolve` with --resume-here or --discard",
+            ));
+        }
+        if status.migration.as_ref().is_some_and(|m| m.remote.is_some()) {
+            return Err(ApiError::wrong_state(
+                format!("the guest is being migrated and cannot be {what}"),
+                "wait for the migration, or end it with `godwit cancel`",
+            ));
+        }
+        Ok(())
+    }
+
+    fn no_guest(&self) -> ApiError {
+        let state = self.status().state.to_string();
+        ApiError::wrong_state(format!("there is no guest here ({state})"), "see `godwit ps`")
+    }
+}
