@@ -16,6 +16,9 @@ use crate::serial;
 /// Each look at the port leaves the guest, so there are few of them.
 const POLL_NS: u64 = 1_000_000;
 
+/// After a byte the next is near: until then every turn looks.
+const HURRY_NS: u64 = 2_000_000;
+
 const LINE_MAX: usize = 200;
 
 /// Hashed between two ticks.
@@ -53,27 +56,37 @@ pub struct Console {
     line: [u8; LINE_MAX],
     length: usize,
     poll: Periodic,
+    last_byte: u64,
+    hurry: u64,
 }
 
 impl Console {
     /// No input yet.
     pub fn new(machine: &Machine, now: u64) -> Self {
         let interval = machine.tsc.ticks(POLL_NS);
-        Self { line: [0; LINE_MAX], length: 0, poll: Periodic::new(now, interval, interval) }
+        let hurry = machine.tsc.ticks(HURRY_NS);
+        let poll = Periodic::new(now, interval, interval);
+        Self { line: [0; LINE_MAX], length: 0, poll, last_byte: now.wrapping_sub(hurry), hurry }
     }
 
     /// Looks for input, if it is time to, and carries out what is complete.
     #[inline]
     pub fn poll(&mut self, pulse: &mut Pulse, machine: &Machine, now: u64) {
-        if self.poll.due(now) {
+        if self.poll.due(now) || self.in_hurry(now) {
             self.read(pulse, machine);
         }
     }
 
+    /// Whether more input is to be expected at once.
+    #[inline]
+    pub fn in_hurry(&self, now: u64) -> bool {
+        now.wrapping_sub(self.last_byte) < self.hurry
+    }
+
     /// Takes in all input there is.
-    pub fn read(&mut self, pulse: &mut Pulse, machine: &Machine) {
+    fn read(&mut self, pulse: &mut Pulse, machine: &Machine) {
         while let Some(byte) = serial::receive() {
-            pulse.tick();
+            self.last_byte = pulse.tick();
             match byte {
                 b'\n' | b'\r' => {
                     self.carry_out(pulse, machine);

@@ -38,7 +38,7 @@ pub fn init() {
     port::write8(DATA, 1);
     port::write8(INTERRUPTS, 0);
     port::write8(LINE_CONTROL, 0x03);
-    port::write8(FIFO, 0x01);
+    port::write8(FIFO, 0xc1); // on, and to be filled with 14 bytes before the sender waits
     port::write8(MODEM_CONTROL, 0x03);
 }
 

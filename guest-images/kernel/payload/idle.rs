@@ -18,13 +18,14 @@ pub fn serve(mut vcpu: Vcpu) -> ! {
         Wait::Halt | Wait::Poll => None,
     };
     loop {
-        vcpu.step();
+        let now = vcpu.step();
+        let in_hurry = vcpu.console.as_ref().is_some_and(|console| console.in_hurry(now));
         match &timer {
-            Some(timer) => {
+            Some(timer) if !in_hurry => {
                 timer.arm(NAP_US);
                 ring0::sleep();
             }
-            None => spin_loop(),
+            _ => spin_loop(),
         }
     }
 }
