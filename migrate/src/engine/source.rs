@@ -208,7 +208,7 @@ impl<'g> Engine<'g> {
         let spawned = std::thread::Builder::new().name("connect".to_owned()).spawn(move || {
             let input = match connect(&address) {
                 Ok(link) => Input::Connected(link),
-                Err(e) => Input::Event(link_lost(format!(
+                Err(e) => Input::Event(local(format!(
                     "cannot connect to {address}: {e}; check that `godwit receive --listen tcp:{address}` runs there"
                 ))),
             };
