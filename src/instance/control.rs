@@ -64,8 +64,10 @@ impl Control for Arc<Vm> {
         };
         let host = if host.contains(':') { format!("[{host}]") } else { host };
         let (listener, events) = mpsc::channel(EVENTS_WAITING_MAX);
+        // Held until the migration is entered below, so that nothing pauses the guest in between.
+        let slot = self.slot();
         let guest =
-            Departing::new(self, request.target.clone(), request.mode, listener).ok_or_else(|| {
+            Departing::new(self, &slot, request.target.clone(), request.mode, listener).ok_or_else(|| {
                 ApiError::wrong_state(
                     format!("only a running guest can be migrated; this one is: {}", self.status().state),
                     "resume it first with `godwit resume`",
@@ -119,6 +121,7 @@ impl Control for Arc<Vm> {
             });
             Ok(migration)
         })?;
+        drop(slot);
         let vm = Arc::clone(self);
         let spawned = std::thread::Builder::new().name("migration".to_owned()).spawn(move || {
             let mut guest = guest;

@@ -150,8 +150,8 @@ impl Process {
                     Some(Exit::Done)
                 }
                 Event::Watched(verdict) => Some(on_verdict(verdict)),
-                Event::ReceiverEnded { error: Some(error) } => {
-                    say(&error);
+                Event::ReceiverEnded { error: Some(what) } | Event::VmmFailed { what } => {
+                    say(&what);
                     Some(Exit::VmmFailed)
                 }
                 Event::ReceiverEnded { error: None } => None,

@@ -31,15 +31,15 @@ pub(crate) struct Departing {
 }
 
 impl Departing {
-    /// Of the running guest of `vm`; `None` when there is none.
+    /// Of the running guest in `slot`, which is `vm`'s; `None` when there is none.
     pub(crate) fn new(
         vm: &Arc<Vm>,
+        slot: &Slot,
         to: String,
         mode: MigrationMode,
         listener: Sender<MigrationEvent>,
     ) -> Option<Self> {
-        let slot = vm.slot();
-        let Slot::Running(running) = &*slot else { return None };
+        let Slot::Running(running) = slot else { return None };
         Some(Self {
             vm: Arc::clone(vm),
             to,

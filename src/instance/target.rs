@@ -13,7 +13,7 @@ use godwit_vmm::devices::ConsoleSink;
 use godwit_vmm::machine::PausedMachine;
 use godwit_vmm::saved_state::{MachineDescriptionV1, MachineStateV1};
 
-use super::vm::Vm;
+use super::vm::{Event, Vm};
 
 /// A guest that is on its way here.
 pub(crate) struct Arriving {
@@ -96,8 +96,9 @@ impl TargetGuest for Arriving {
         let Some(machine) = self.machine.take() else { return };
         if let Err(error) = self.vm.run_machine(machine) {
             // This side owns the guest and cannot run it: that is a crash, and must be seen as one.
-            tracing::error!(%error, "the guest was taken over and cannot run");
+            let what = format!("the guest was taken over and cannot run: {error}");
             self.vm.enter(VmState::Crashed { reason: error });
+            let _ = self.vm.events.send(Event::VmmFailed { what });
         }
     }
 

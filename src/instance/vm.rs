@@ -33,6 +33,8 @@ pub(crate) enum Event {
     HandedOver { to: String },
     /// `--expect` and `--reject` are decided.
     Watched(Verdict),
+    /// This process owns the guest and cannot run it.
+    VmmFailed { what: String },
     /// The receiver has ended without a guest.
     ReceiverEnded { error: Option<String> },
 }
