@@ -7,8 +7,9 @@ use std::path::PathBuf;
 
 use godwit_vmm::memory::RamLayout;
 use godwit_vmm::saved_state::{
-    ClockV1, CpuidEntryV1, DebugRegistersV1, IrqchipV1, MachineDescriptionV1, MachineStateV1, MsrV1, OnResetV1,
-    PitChannelV1, PitV1, RegistersV1, SegmentV1, SerialV1, SystemRegistersV1, TableV1, VcpuEventsV1, VcpuV1, XcrV1,
+    ClockV1, CpuidEntryV1, DebugRegistersV1, IrqchipV1, MachineDescriptionV1, MachineStateV1, MsrV1,
+    OnResetV1, PitChannelV1, PitV1, RegistersV1, SegmentV1, SerialV1, SystemRegistersV1, TableV1,
+    VcpuEventsV1, VcpuV1, XcrV1,
 };
 
 fn golden(name: &str, written: &[u8]) -> Vec<u8> {
@@ -41,7 +42,13 @@ fn vcpu(index: u32) -> VcpuV1 {
     VcpuV1 {
         index,
         mp_state: 3,
-        registers: RegistersV1 { rax: 1, rip: 0xffff_ffff_8100_0000, rflags: 0x202, r15: 15, ..Default::default() },
+        registers: RegistersV1 {
+            rax: 1,
+            rip: 0xffff_ffff_8100_0000,
+            rflags: 0x202,
+            r15: 15,
+            ..Default::default()
+        },
         system_registers: SystemRegistersV1 {
             cs: segment(0x33),
             tr: segment(0x40),
@@ -69,7 +76,11 @@ fn state() -> MachineStateV1 {
         vcpus: vec![vcpu(0), vcpu(1)],
         irqchips: (0..3_u8).map(|chip| IrqchipV1 { chip: chip.into(), registers: vec![chip; 512] }).collect(),
         pit: PitV1 { channels: [channel; 3], flags: 1 },
-        clock: ClockV1 { kvmclock_ns: 987_654_321, realtime_ns: Some(1_700_000_000_000_000_000), tsc_khz: 2_600_000 },
+        clock: ClockV1 {
+            kvmclock_ns: 987_654_321,
+            realtime_ns: Some(1_700_000_000_000_000_000),
+            tsc_khz: 2_600_000,
+        },
         serial: SerialV1 {
             baud_divisor_low: 12,
             baud_divisor_high: 0,
@@ -113,7 +124,11 @@ fn machine_state_v1() {
 #[test]
 fn machine_description_v1() {
     let golden = golden("machine_description_v1.bin", &description().encode());
-    assert_eq!(MachineDescriptionV1::decode(&golden).unwrap(), description(), "the golden file reads as it did");
+    assert_eq!(
+        MachineDescriptionV1::decode(&golden).unwrap(),
+        description(),
+        "the golden file reads as it did"
+    );
     assert_eq!(description().encode(), golden, "and is written as it was");
 }
 

@@ -9,6 +9,9 @@ use kvm_bindings::{
 use kvm_ioctls::{Cap, Kvm};
 use thiserror::Error;
 
+/// Names capabilities to do without; see [`Capabilities::without`].
+const WITHOUT: &str = "GODWIT_KVM_WITHOUT";
+
 /// What can go wrong between us and KVM.
 #[derive(Debug, Error)]
 pub enum KvmError {
@@ -102,6 +105,36 @@ pub struct Capabilities {
     pub tsc_deadline_timer: bool,
     /// The guest can be told that it was paused (`KVM_KVMCLOCK_CTRL`).
     pub kvmclock_ctrl: bool,
+    /// A vCPU's TSC offset may be used where KVM tells it (`KVM_VCPU_TSC_OFFSET`).
+    pub tsc_offset: bool,
+}
+
+impl Capabilities {
+    /// These capabilities without some that the host has, so that what godwit does on lesser hosts can
+    /// be tried on any. `without` is a comma-separated list of field names; `manual_protect` and
+    /// `initially_set` stand for the dirty log's. Unknown names change nothing.
+    #[must_use]
+    pub fn without(mut self, without: &str) -> Self {
+        for name in without.split(',').map(str::trim) {
+            match name {
+                "manual_protect" => self.dirty_log = DirtyLogMode::Legacy,
+                "initially_set" => {
+                    if let DirtyLogMode::ManualProtect { initially_set } = &mut self.dirty_log {
+                        *initially_set = false;
+                    }
+                }
+                "xsave2" => self.xsave_bytes = super::xsave::LEGACY_BYTES,
+                "clock_realtime" => self.clock_realtime = false,
+                "clock_host_tsc" => self.clock_host_tsc = false,
+                "tsc_control" => self.tsc_control = false,
+                "tsc_deadline_timer" => self.tsc_deadline_timer = false,
+                "kvmclock_ctrl" => self.kvmclock_ctrl = false,
+                "tsc_offset" => self.tsc_offset = false,
+                _ => {}
+            }
+        }
+        self
+    }
 }
 
 /// Opens `/dev/kvm` and checks that a guest can run on it at all.
@@ -147,8 +180,10 @@ pub fn open() -> Result<(Kvm, Capabilities), KvmError> {
         tsc_control: kvm.check_extension(Cap::TscControl),
         tsc_deadline_timer: kvm.check_extension(Cap::TscDeadlineTimer),
         kvmclock_ctrl: kvm.check_extension(Cap::KvmclockCtrl),
+        tsc_offset: true,
     };
-    Ok((kvm, capabilities))
+    let without = std::env::var(WITHOUT).unwrap_or_default();
+    Ok((kvm, capabilities.without(&without)))
 }
 
 fn clock_flag(kvm: &Kvm, flag: u32) -> bool {
@@ -163,4 +198,31 @@ fn dirty_log_mode(kvm: &Kvm) -> DirtyLogMode {
         return DirtyLogMode::Legacy;
     }
     DirtyLogMode::ManualProtect { initially_set: offered & KVM_DIRTY_LOG_INITIALLY_SET != 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lesser_host_can_be_tried() {
+        let full = Capabilities {
+            dirty_log: DirtyLogMode::ManualProtect { initially_set: true },
+            vcpus_max: 64,
+            xsave_bytes: 8192,
+            clock_realtime: true,
+            clock_host_tsc: true,
+            tsc_control: true,
+            tsc_deadline_timer: true,
+            kvmclock_ctrl: true,
+            tsc_offset: true,
+        };
+        assert_eq!(full.without(""), full);
+        assert_eq!(full.without("nonsense"), full);
+        let lesser = full.without("initially_set, tsc_offset");
+        assert_eq!(lesser.dirty_log, DirtyLogMode::ManualProtect { initially_set: false });
+        assert!(!lesser.tsc_offset && lesser.kvmclock_ctrl);
+        let least = full.without("manual_protect,xsave2,clock_realtime,clock_host_tsc,kvmclock_ctrl");
+        assert_eq!((least.dirty_log, least.xsave_bytes), (DirtyLogMode::Legacy, 4096));
+    }
 }

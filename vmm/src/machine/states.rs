@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use kvm_bindings::{KVM_CLOCK_REALTIME, kvm_clock_data, kvm_irqchip};
+use kvm_bindings::{KVM_CLOCK_HOST_TSC, KVM_CLOCK_REALTIME, kvm_clock_data, kvm_irqchip};
 use kvm_ioctls::VmFd;
 
 use super::error::MachineError;
@@ -236,8 +236,10 @@ impl PausedMachine {
         let data = self.machine.vm.get_clock().map_err(KvmError::ioctl("KVM_GET_CLOCK"))?;
         let now = TscOffset::host_now();
         // The kernel sets the flag only when its own clock source is the TSC.
-        let host_tsc = if data.flags & kvm_bindings::KVM_CLOCK_HOST_TSC != 0 { data.host_tsc } else { now };
-        let realtime_ns = (data.flags & KVM_CLOCK_REALTIME != 0).then_some(data.realtime);
+        let told = |flag, offered| offered && data.flags & flag != 0;
+        let host_tsc =
+            if told(KVM_CLOCK_HOST_TSC, self.capabilities.clock_host_tsc) { data.host_tsc } else { now };
+        let realtime_ns = told(KVM_CLOCK_REALTIME, self.capabilities.clock_realtime).then_some(data.realtime);
         let clock = ClockV1 { kvmclock_ns: data.clock, realtime_ns, tsc_khz: self.description.tsc_khz };
         Ok((clock, host_tsc))
     }

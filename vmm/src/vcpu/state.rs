@@ -191,9 +191,7 @@ impl StateContext {
     /// The vCPU's TSC when the host's was `host_tsc`. From the offset where KVM tells it, which keeps
     /// the vCPUs' TSCs exactly as far apart as they are; else by reading the counter now.
     fn tsc_at(&self, vcpu: &VcpuFd, host_tsc: u64) -> Result<u64, VcpuError> {
-        if let Some(offset) = TscOffset::read(vcpu)
-            && !self.is_scaled(vcpu)
-        {
+        if let Some(offset) = self.tsc_offset(vcpu) {
             return Ok(host_tsc.wrapping_add(offset.0));
         }
         let now = self.read_msr(vcpu, MSR_TSC).ok_or(VcpuError::Msr {
@@ -206,7 +204,7 @@ impl StateContext {
 
     fn set_tsc(&self, vcpu: &VcpuFd, saved: u64, clock: TscAt) -> Result<(), VcpuError> {
         let value = saved.wrapping_add(clock.elapsed_ticks);
-        if TscOffset::read(vcpu).is_some() && !self.is_scaled(vcpu) {
+        if self.tsc_offset(vcpu).is_some() {
             return TscOffset(value.wrapping_sub(clock.host_tsc)).write(vcpu).map_err(|e| self.kvm(e));
         }
         // KVM gives vCPUs whose TSC is set to about the same value within a second the same offset, so
@@ -221,6 +219,14 @@ impl StateContext {
             Ok(1) => Ok(()),
             _ => Err(VcpuError::Msr { index: self.index, msr, value }),
         }
+    }
+
+    /// The vCPU's TSC offset, where KVM tells it and an offset alone relates the two counters.
+    fn tsc_offset(&self, vcpu: &VcpuFd) -> Option<TscOffset> {
+        if !self.capabilities.tsc_offset || self.is_scaled(vcpu) {
+            return None;
+        }
+        TscOffset::read(vcpu)
     }
 
     /// Whether the guest's TSC runs at another frequency than the host's, so that an offset alone does
