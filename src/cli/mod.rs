@@ -31,7 +31,6 @@ use std::process::ExitCode;
 use args::Command;
 use failure::Failure;
 
-pub(crate) use demo::DemoConfig;
 pub(crate) use receive::ReceiveConfig;
 pub(crate) use run::{Kernel, OnReset, RunConfig};
 pub(crate) use serial::Serial;
