@@ -217,7 +217,10 @@ impl Vm {
         let running = machine.resume().map_err(|e| e.to_string())?;
         *slot = Slot::Running(running);
         drop(slot);
-        self.enter(VmState::Running);
+        // A target has recorded it already, before the guest's first instruction.
+        if self.status().state != VmState::Running {
+            self.enter(VmState::Running);
+        }
         Ok(())
     }
 

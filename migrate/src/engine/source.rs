@@ -18,10 +18,10 @@ use super::streams::{self, Sent, StreamContext, StreamDone, Streams};
 use crate::convergence::{Convergence, Decision, FixedCost, RoundMeasure};
 use crate::ownership::Epoch;
 use crate::protocol::data::ready_checksum;
-use crate::protocol::source::{Outcome, Resolution};
+use crate::protocol::source::{Confirmation, Outcome, Resolution};
 use crate::protocol::{
-    Blob, FinalState, Inquire, Message, Source, SourceAction, SourceConfig, SourceEvent, SourceState,
-    VerdictReport, VmName, Welcome,
+    Blob, FinalState, Inquire, Message, Running, Source, SourceAction, SourceConfig, SourceEvent,
+    SourceState, VerdictReport, VmName, Welcome,
 };
 use crate::ram::{Pass, RoundWork, TransferCounters};
 use crate::transport::{ControlError, ControlReader, ControlWriter, Shaper, connect};
@@ -138,6 +138,7 @@ struct Engine<'g> {
     dirty_since: Instant,
     final_state: Option<(Vec<u8>, Instant)>,
     paused_at: Option<Instant>,
+    committed_at: Option<Instant>,
     downtime: Option<Duration>,
     inquirer: Option<Inquirer>,
     unconfirmed: Unconfirmed,
@@ -194,6 +195,7 @@ impl<'g> Engine<'g> {
             dirty_since: now,
             final_state: None,
             paused_at: None,
+            committed_at: None,
             downtime: None,
             inquirer: None,
             unconfirmed: Unconfirmed::No,
@@ -319,6 +321,7 @@ impl<'g> Engine<'g> {
     }
 
     fn act(&mut self, action: SourceAction) {
+        tracing::debug!(at = ?self.began.elapsed(), action = action.name(), "source");
         match action {
             SourceAction::Send(message) => self.send(&message),
             SourceAction::NoteTarget(welcome) => self.target = Some(welcome),
@@ -383,6 +386,9 @@ impl<'g> Engine<'g> {
 
     fn send(&mut self, message: &Message) {
         let Some(control) = &mut self.control else { return };
+        if matches!(message, Message::Commit(_)) {
+            self.committed_at = Some(Instant::now());
+        }
         if let Err(error) = control.writer.write(message) {
             self.control = None;
             // After the actions that are still to be done: an event must not overtake them.
@@ -435,6 +441,7 @@ impl<'g> Engine<'g> {
         let Some(round) = self.round.as_mut().filter(|r| r.round == done.round) else { return };
         round.sent[usize::from(done.stream)] = Some(sent);
         let Some(all) = round.sent.iter().copied().collect::<Option<Vec<_>>>() else { return };
+        tracing::debug!(at = ?self.began.elapsed(), round = done.round, pages = round.pages, "round sent");
         let batches_per_stream = all.iter().map(|sent| sent.batches).collect();
         let number = round.round;
         match self.final_state.take() {
@@ -582,12 +589,21 @@ impl<'g> Engine<'g> {
         }
     }
 
+    /// From the first vCPU stopped here until the vCPUs were let go there. `Running` itself may be late:
+    /// the guest runs by then, and competes with whoever writes and reads it. So COMMIT's way is counted,
+    /// and what the target says it took from there. Nothing can have been later than now.
+    fn blackout(&self, running: Option<Running>) -> Option<Duration> {
+        let by_now = self.paused_at?.elapsed();
+        let (Some(running), Some(committed_at)) = (running, self.committed_at) else { return Some(by_now) };
+        let on_its_way = self.core.round_trip().unwrap_or(Duration::ZERO) / 2;
+        let until_commit = committed_at.saturating_duration_since(self.paused_at?);
+        Some((until_commit + on_its_way + Duration::from_micros(running.door_us)).min(by_now))
+    }
+
     /// Leaves nothing behind: no thread that waits, no dirty log that costs the guest anything.
     fn finish(mut self, outcome: Outcome) -> SourceReport {
         if matches!(outcome, Outcome::HandedOver(_)) {
-            // It ran when `Running` was written, half a round trip ago.
-            let on_its_way = self.core.round_trip().unwrap_or(Duration::ZERO) / 2;
-            self.downtime = self.paused_at.map(|at| at.elapsed().saturating_sub(on_its_way));
+            self.downtime = self.blackout(outcome_running(&outcome));
         }
         self.inquirer = None;
         self.streams = None;
@@ -624,6 +640,13 @@ fn describe(state: &SourceState) -> &'static str {
         Phase::Precopy => "receiving memory",
         Phase::StopAndCopy => "receiving the last state",
         Phase::Committing => "taking over",
+    }
+}
+
+fn outcome_running(outcome: &Outcome) -> Option<Running> {
+    match outcome {
+        Outcome::HandedOver(Confirmation::Running(running)) => Some(*running),
+        _ => None,
     }
 }
 

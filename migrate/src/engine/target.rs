@@ -243,6 +243,7 @@ impl Session {
 
     /// Does one thing; what follows from it is an event for after the other actions.
     fn act(&mut self, action: TargetAction, guest: &mut dyn TargetGuest) -> Option<TargetEvent> {
+        tracing::debug!(at = ?self.began.elapsed(), action = action.name(), "target");
         match action {
             TargetAction::Send(message) => {
                 let writer = self.control.as_mut()?;

@@ -23,6 +23,11 @@ macro_rules! messages {
                 match number { $($number => Some(Kind::$name),)* _ => None }
             }
 
+            /// Its name.
+            pub fn name(self) -> &'static str {
+                match self { $(Kind::$name => stringify!($name),)* }
+            }
+
             /// Its number.
             pub fn number(self) -> u8 {
                 match self { $(Kind::$name => $number,)* }

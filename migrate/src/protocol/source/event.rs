@@ -302,3 +302,23 @@ impl SourceEvent {
         }
     }
 }
+
+impl SourceAction {
+    /// Its name; of a message to send, the message's.
+    pub fn name(&self) -> &'static str {
+        match self {
+            SourceAction::Send(message) => message.kind().name(),
+            SourceAction::NoteTarget(_) => "NoteTarget",
+            SourceAction::OpenStreams { .. } => "OpenStreams",
+            SourceAction::StartRound { .. } => "StartRound",
+            SourceAction::NoteRoundApplied { .. } => "NoteRoundApplied",
+            SourceAction::PauseGuest => "PauseGuest",
+            SourceAction::SendFinal { .. } => "SendFinal",
+            SourceAction::ResumeGuest => "ResumeGuest",
+            SourceAction::EnterUnconfirmed { .. } => "EnterUnconfirmed",
+            SourceAction::Inquire(_) => "Inquire",
+            SourceAction::ReportViolation(_) => "ReportViolation",
+            SourceAction::Finish(_) => "Finish",
+        }
+    }
+}

@@ -251,3 +251,22 @@ impl TargetEvent {
         }
     }
 }
+
+impl TargetAction {
+    /// Its name; of a message to send, the message's.
+    pub fn name(&self) -> &'static str {
+        match self {
+            TargetAction::Send(message) => message.kind().name(),
+            TargetAction::NoteSource(_) => "NoteSource",
+            TargetAction::Build { .. } => "Build",
+            TargetAction::AcceptStreams { .. } => "AcceptStreams",
+            TargetAction::ExpectRound(_) => "ExpectRound",
+            TargetAction::Restore(_) => "Restore",
+            TargetAction::RecordRunning { .. } => "RecordRunning",
+            TargetAction::RunGuest { .. } => "RunGuest",
+            TargetAction::AnswerInquiry { .. } => "AnswerInquiry",
+            TargetAction::ReportViolation(_) => "ReportViolation",
+            TargetAction::Discard { .. } => "Discard",
+        }
+    }
+}
