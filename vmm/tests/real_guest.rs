@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use godwit_guest_images::TEST_KERNEL;
 use godwit_vmm::boot::BootImage;
 use godwit_vmm::devices::ConsoleSink;
-use godwit_vmm::machine::{MachineConfig, PausedMachine};
+use godwit_vmm::machine::{IncomingMemory, MachineConfig, PausedMachine};
 use godwit_vmm::saved_state::{MachineStateV1, OnResetV1};
 use godwit_vmm::vcpu::{GuestEnd, VcpuEvent};
 
@@ -147,7 +147,9 @@ fn a_guest_goes_on_in_another_machine() {
         let bytes = source.save().unwrap().encode();
         let state = MachineStateV1::decode(&bytes, 4).unwrap();
         let console = Arc::new(Console::default());
-        let mut target = PausedMachine::empty(source.description().clone(), console.clone()).unwrap();
+        let mut target =
+            PausedMachine::empty(source.description().clone(), IncomingMemory::Fresh, console.clone())
+                .unwrap();
         let rehearsal = target.rehearse().unwrap();
         assert!(rehearsal.save > Duration::ZERO && rehearsal.restore > Duration::ZERO);
         copy_ram(&source, &target);
@@ -158,6 +160,41 @@ fn a_guest_goes_on_in_another_machine() {
         assert!(per_vcpu(&text, "mismatches=").values().all(|n| *n == 0), "{text}");
         source = running.pause();
     }
+}
+
+#[test]
+fn a_guest_goes_on_in_another_machine_on_the_same_memory() {
+    if kvm_missing("a_guest_goes_on_in_another_machine_on_the_same_memory") {
+        return;
+    }
+    let (machine, console) = boot(4, 64 << 20, "payload=dirty ws=2M report=20ms");
+    let running = machine.resume().unwrap();
+    console.wait("reports of 4 vCPUs", |text| per_vcpu(text, "pass=").len() == 4);
+    let mut source = running.pause();
+    for _ in 0..20 {
+        let saved_at = Instant::now();
+        let state = source.save().unwrap();
+        let before = all_of(&source);
+        let console = Arc::new(Console::default());
+        let fd = source.machine().ram().file().try_clone_to_owned().unwrap();
+        let memory = IncomingMemory::HandedOver(fd);
+        let mut target = PausedMachine::empty(source.description().clone(), memory, console.clone()).unwrap();
+        target.rehearse().unwrap();
+        target.restore(&state, saved_at.elapsed()).unwrap();
+        assert!(all_of(&source) == before, "until the guest is let go, its memory is the source's alone");
+        let running = target.resume().unwrap();
+        drop(source);
+        let text = console.wait("reports of 4 vCPUs", |text| per_vcpu(text, "pass=").len() == 4);
+        assert!(per_vcpu(&text, "mismatches=").values().all(|n| *n == 0), "{text}");
+        source = running.pause();
+    }
+}
+
+fn all_of(machine: &PausedMachine) -> Vec<u8> {
+    let ram = machine.machine().ram();
+    let mut bytes = vec![0; usize::try_from(ram.layout().bytes()).unwrap()];
+    ram.read(0, &mut bytes).unwrap();
+    bytes
 }
 
 #[test]

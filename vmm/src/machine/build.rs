@@ -8,10 +8,10 @@ use std::sync::{Arc, mpsc};
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, KVM_PIT_SPEAKER_DUMMY, kvm_pit_config};
 use kvm_ioctls::Kvm;
 
-use super::config::{MachineConfig, VCPUS_MAX};
+use super::config::{IncomingMemory, MachineConfig, VCPUS_MAX};
 use super::error::MachineError;
 use super::states::{Machine, PausedMachine};
-use crate::boot::{self, BootImage};
+use crate::boot::{self, BootImage, Loaded};
 use crate::devices::{COM1_IRQ, ConsoleSink, PortBus, SerialPort};
 use crate::kvm::{self, Capabilities, DirtyLog, KvmError};
 use crate::memory::{GuestRam, RamLayout};
@@ -35,9 +35,12 @@ impl PausedMachine {
         let (kvm, capabilities) = kvm::open()?;
         let supported = supported_cpuid(&kvm)?;
         let cpuid = vcpu::for_machine(&supported, config.vcpus, capabilities.tsc_deadline_timer);
-        let boot_error = |source| MachineError::Boot { kernel: config.kernel_name.clone(), source };
-        let shape = Shape { vcpus: config.vcpus, cpuid: &cpuid, tsc_khz: None, boot: Some(image) };
-        let built = build(&kvm, capabilities, &layout, shape, Arc::clone(&config.console), boot_error)?;
+        let ram = Arc::new(GuestRam::allocate(layout.clone())?);
+        // The kernel before the VM: a file that is not one costs nothing then.
+        let loaded = boot::load(&ram, image)
+            .map_err(|source| MachineError::Boot { kernel: config.kernel_name.clone(), source })?;
+        let shape = Shape { vcpus: config.vcpus, cpuid: &cpuid, tsc_khz: None, entry: Some(loaded) };
+        let built = build(&kvm, capabilities, ram, shape, Arc::clone(&config.console))?;
         let description = MachineDescriptionV1 {
             vcpus: config.vcpus,
             memory_bytes: layout.bytes(),
@@ -52,15 +55,21 @@ impl PausedMachine {
         Ok(built.into_paused(capabilities, description))
     }
 
-    /// Builds the machine that `description` describes, empty, for state to be restored into.
+    /// Builds the machine that `description` describes, for state to be restored into. Memory that was
+    /// handed over is not written.
     ///
     /// # Errors
     /// This host cannot run it; missing CPU features are named.
     pub fn empty(
         description: MachineDescriptionV1,
+        memory: IncomingMemory,
         console: Arc<dyn ConsoleSink>,
     ) -> Result<Self, MachineError> {
         let layout = RamLayout::new(description.memory_bytes)?;
+        let ram = Arc::new(match memory {
+            IncomingMemory::Fresh => GuestRam::allocate(layout)?,
+            IncomingMemory::HandedOver(fd) => GuestRam::adopt(layout, fd)?,
+        });
         let (kvm, capabilities) = kvm::open()?;
         let supported = supported_cpuid(&kvm)?;
         vcpu::check_features(&description.cpuid, &supported)
@@ -69,10 +78,9 @@ impl PausedMachine {
             vcpus: description.vcpus,
             cpuid: &description.cpuid,
             tsc_khz: Some(description.tsc_khz),
-            boot: None,
+            entry: None,
         };
-        let never = |source| MachineError::Boot { kernel: String::new(), source };
-        let built = build(&kvm, capabilities, &layout, shape, console, never)?;
+        let built = build(&kvm, capabilities, ram, shape, console)?;
         Ok(built.into_paused(capabilities, description))
     }
 }
@@ -82,7 +90,8 @@ struct Shape<'a> {
     cpuid: &'a [CpuidEntryV1],
     /// The guest's TSC frequency, or the host's own.
     tsc_khz: Option<u32>,
-    boot: Option<&'a BootImage<'a>>,
+    /// Where a kernel was loaded, if one was.
+    entry: Option<Loaded>,
 }
 
 struct Built {
@@ -99,18 +108,14 @@ impl Built {
 fn build(
     kvm: &Kvm,
     capabilities: Capabilities,
-    layout: &RamLayout,
+    ram: Arc<GuestRam>,
     shape: Shape<'_>,
     console: Arc<dyn ConsoleSink>,
-    boot_error: impl FnOnce(boot::BootError) -> MachineError,
 ) -> Result<Built, MachineError> {
     let wanted = shape.vcpus;
     if usize::try_from(wanted).is_ok_and(|wanted| wanted > capabilities.vcpus_max) {
         return Err(KvmError::TooManyVcpus { wanted, host_max: capabilities.vcpus_max }.into());
     }
-    let ram = Arc::new(GuestRam::allocate(layout.clone())?);
-    // The kernel before the VM: a file that is not one costs nothing then.
-    let loaded = shape.boot.map(|image| boot::load(&ram, image)).transpose().map_err(boot_error)?;
     let vm = Arc::new(kvm.create_vm().map_err(KvmError::ioctl("KVM_CREATE_VM"))?);
     vm.set_identity_map_address(IDENTITY_MAP_ADDRESS)
         .map_err(KvmError::ioctl("KVM_SET_IDENTITY_MAP_ADDR"))?;
@@ -134,7 +139,7 @@ fn build(
         new.set_cpuid(&vcpu::for_vcpu(shape.cpuid, index))?;
         tsc_khz = shape.tsc_khz.unwrap_or(new.host_tsc_khz());
         new.set_tsc_khz(tsc_khz)?;
-        if let (0, Some(loaded)) = (index, loaded) {
+        if let (0, Some(loaded)) = (index, shape.entry) {
             new.enter_at(loaded)?;
         }
         vcpus.push(VcpuHandle::spawn(new, Arc::clone(&bus), Arc::clone(&gate), events.clone())?);

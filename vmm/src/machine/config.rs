@@ -1,5 +1,6 @@
 //! What a new machine shall be.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::devices::ConsoleSink;
@@ -7,6 +8,15 @@ use crate::saved_state::OnResetV1;
 
 /// Most vCPUs of a machine.
 pub const VCPUS_MAX: u32 = 64;
+
+/// Where the RAM of an incoming guest comes from.
+#[derive(Debug)]
+pub enum IncomingMemory {
+    /// It is new and empty: pages will be written into it.
+    Fresh,
+    /// It is the guest's own, handed over by the process that has the guest now.
+    HandedOver(OwnedFd),
+}
 
 /// What a new machine shall be.
 #[derive(Debug, Clone)]

@@ -15,6 +15,6 @@ mod config;
 mod error;
 mod states;
 
-pub use config::{MachineConfig, VCPUS_MAX};
+pub use config::{IncomingMemory, MachineConfig, VCPUS_MAX};
 pub use error::MachineError;
 pub use states::{Machine, PausedMachine, Rehearsal, RunningMachine};

@@ -7,10 +7,10 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{MemfdFlags, SeekFrom};
+use rustix::fs::{MemfdFlags, SealFlags, SeekFrom};
 use rustix::mm::Advice;
 use thiserror::Error;
 use vm_memory::{
@@ -47,6 +47,14 @@ pub enum RamError {
         bytes: u64,
         /// The system's reason.
         source: io::Error,
+    },
+    /// Memory that was handed over is not this guest's.
+    #[error("the memory that was handed over is not {bytes} bytes of guest RAM: {what}")]
+    NotThisRam {
+        /// What it should be.
+        bytes: u64,
+        /// Why it is not.
+        what: &'static str,
     },
     /// An address range that is not RAM of this guest.
     #[error("guest addresses {guest_address:#x}..+{bytes:#x} are not RAM of this guest")]
@@ -97,7 +105,35 @@ impl GuestRam {
         let fd = rustix::fs::memfd_create("godwit-ram", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
             .map_err(|e| map("create a memfd for")(e.into()))?;
         rustix::fs::ftruncate(&fd, bytes).map_err(|e| map("size the memfd for")(e.into()))?;
-        let file = Arc::new(File::from(fd));
+        // So that a process that this memory is handed to can rely on its size.
+        rustix::fs::fcntl_add_seals(&fd, size_seals()).map_err(|e| map("seal the memfd of")(e.into()))?;
+        Self::map(layout, File::from(fd))
+    }
+
+    /// Takes over RAM that another process allocated and handed over, with all that is in it.
+    ///
+    /// # Errors
+    /// It is not a memfd of this size whose size can never change, or cannot be mapped.
+    pub fn adopt(layout: RamLayout, fd: OwnedFd) -> Result<Self, RamError> {
+        let bytes = layout.bytes();
+        let refused = |what| RamError::NotThisRam { bytes, what };
+        let file = File::from(fd);
+        let found = file.metadata().map_err(|_| refused("its size cannot be told"))?.len();
+        if found != bytes {
+            return Err(refused("it has another size"));
+        }
+        // Without these, whoever handed it over could shrink it under us: every access would be a SIGBUS.
+        match rustix::fs::fcntl_get_seals(&file) {
+            Ok(seals) if seals.contains(size_seals()) => Self::map(layout, file),
+            Ok(_) => Err(refused("its size is not sealed")),
+            Err(_) => Err(refused("it is not a memfd")),
+        }
+    }
+
+    fn map(layout: RamLayout, file: File) -> Result<Self, RamError> {
+        let bytes = layout.bytes();
+        let map = |what| move |source: io::Error| RamError::Map { what, bytes, source };
+        let file = Arc::new(file);
         let mut regions = Vec::new();
         let mut host_bases = Vec::new();
         for range in layout.ranges() {
@@ -252,6 +288,11 @@ impl GuestRam {
     }
 }
 
+/// Seals that keep a memfd's size as it is.
+fn size_seals() -> SealFlags {
+    SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL
+}
+
 fn map_range(file: &Arc<File>, offset: u64, bytes: u64) -> Result<MmapRegion<()>, io::Error> {
     let file = file.try_clone()?;
     MmapRegionBuilder::new(to_usize(bytes))
@@ -301,6 +342,30 @@ mod tests {
         let mut page = [1; 4096];
         ram.copy_out(17, &mut page).unwrap();
         assert!(page.iter().all(|b| *b == 0));
+    }
+
+    #[test]
+    fn memory_that_is_handed_over_keeps_what_is_in_it() {
+        let ours = ram(8);
+        ours.write(5 * PAGE_SIZE, b"kept").unwrap();
+        let fd = ours.file().try_clone_to_owned().unwrap();
+        let theirs = GuestRam::adopt(ours.layout().clone(), fd).unwrap();
+        let mut bytes = [0; 4];
+        theirs.read(5 * PAGE_SIZE, &mut bytes).unwrap();
+        assert_eq!(&bytes, b"kept");
+    }
+
+    #[test]
+    fn memory_that_could_be_pulled_away_is_refused() {
+        let layout = RamLayout::new(8 << 20).unwrap();
+        let adopt = |fd: OwnedFd| GuestRam::adopt(layout.clone(), fd);
+        let other_size = ram(16).file().try_clone_to_owned().unwrap();
+        assert!(matches!(adopt(other_size), Err(RamError::NotThisRam { .. })));
+        let unsealed = rustix::fs::memfd_create("x", MemfdFlags::ALLOW_SEALING).unwrap();
+        rustix::fs::ftruncate(&unsealed, 8 << 20).unwrap();
+        assert!(matches!(adopt(unsealed), Err(RamError::NotThisRam { .. })));
+        let file = File::open("/dev/null").unwrap();
+        assert!(matches!(adopt(file.into()), Err(RamError::NotThisRam { .. })));
     }
 
     #[test]

@@ -93,8 +93,15 @@ impl VcpuHandle {
         let index = context.index;
         let shared = Arc::new(Shared::default());
         let (commands, receiver) = mpsc::channel();
-        let thread =
-            VcpuThread { vcpu, context, bus, gate: Arc::clone(&gate), shared: Arc::clone(&shared), events };
+        let thread = VcpuThread {
+            vcpu,
+            context,
+            bus,
+            gate: Arc::clone(&gate),
+            shared: Arc::clone(&shared),
+            events,
+            restored: Vec::new(),
+        };
         let thread = std::thread::Builder::new()
             .name(format!("vcpu{index}"))
             .spawn(move || thread.serve(&receiver))

@@ -14,6 +14,25 @@ const MSR_TSC_DEADLINE: u32 = 0x6e0;
 /// Most MSRs in one call (`KVM_MAX_MSR_ENTRIES` in the library; the kernel takes 256).
 const MSRS_PER_CALL: usize = 256;
 
+/// MSRs whose writing makes KVM write guest memory, at once or at the vCPU's next switch: kvmclock, async
+/// page faults, steal time, paravirtual EOI (Linux `kvm_para.h`), and Hyper-V's hypercall page, reference
+/// TSC, APIC assist, message and event pages (TLFS). They are written when the guest is let go, because
+/// until then its memory may still be another process's.
+const MSRS_THAT_WRITE_MEMORY: &[u32] = &[
+    0x11,
+    0x12,
+    0x4b56_4d00,
+    0x4b56_4d01,
+    0x4b56_4d02,
+    0x4b56_4d03,
+    0x4b56_4d04,
+    0x4000_0001,
+    0x4000_0021,
+    0x4000_0073,
+    0x4000_0082,
+    0x4000_0083,
+];
+
 /// What saving and restoring need besides the vCPU itself.
 #[derive(Debug, Clone)]
 pub(super) struct StateContext {
@@ -92,8 +111,8 @@ impl StateContext {
         })
     }
 
-    /// Writes everything of a vCPU, `elapsed_tsc` ticks of the guest's TSC after its save instant,
-    /// which was at `restore_host_tsc` on this host's TSC.
+    /// Writes everything of a vCPU but what makes KVM write guest memory; see
+    /// [`let_go`](Self::let_go). `clock` relates its TSC to this host's.
     pub(super) fn restore(&self, vcpu: &VcpuFd, saved: &VcpuV1, clock: TscAt) -> Result<(), VcpuError> {
         // MP state before registers: setting it to "uninitialized" would reset them.
         vcpu.set_mp_state(kvm_mp_state { mp_state: saved.mp_state })
@@ -114,10 +133,25 @@ impl StateContext {
         }
         vcpu.set_lapic(&lapic).map_err(self.ioctl("KVM_SET_LAPIC"))?;
         // MSRs after the APIC: the TSC deadline is dropped unless the timer is in its mode already.
-        self.write_msrs(vcpu, &saved.msrs)?;
+        let (later, now): (Vec<_>, Vec<_>) =
+            saved.msrs.iter().copied().partition(|msr| MSRS_THAT_WRITE_MEMORY.contains(&msr.index));
+        self.write_msrs(vcpu, &now)?;
+        // What will be written when it is too late to refuse must be possible: off is, where on is.
+        let off: Vec<_> = later.iter().map(|msr| MsrV1 { value: 0, ..*msr }).collect();
+        self.write_msrs(vcpu, &off)?;
         // Events after everything: the calls above can raise or drop them. Their flags are those that the
         // source's KVM set, which say what it filled in.
         vcpu.set_vcpu_events(&(&saved.events).into()).map_err(self.ioctl("KVM_SET_VCPU_EVENTS"))
+    }
+
+    /// Writes what [`restore`](Self::restore) left out. The guest is this process's now.
+    pub(super) fn let_go(&self, vcpu: &VcpuFd, saved: &[MsrV1]) -> Result<(), VcpuError> {
+        let withheld: Vec<_> = saved
+            .iter()
+            .copied()
+            .filter(|msr| msr.value != 0 && MSRS_THAT_WRITE_MEMORY.contains(&msr.index))
+            .collect();
+        self.write_msrs(vcpu, &withheld)
     }
 
     fn xcrs(&self, saved: &VcpuV1) -> kvm_xcrs {

@@ -17,6 +17,7 @@ use super::handle::{Command, RunGate, Shared, VcpuEvent};
 use super::state::StateContext;
 use crate::devices::PortBus;
 use crate::kvm::RunPage;
+use crate::saved_state::MsrV1;
 
 pub(super) struct VcpuThread {
     pub(super) vcpu: VcpuFd,
@@ -25,6 +26,8 @@ pub(super) struct VcpuThread {
     pub(super) gate: Arc<RunGate>,
     pub(super) shared: Arc<Shared>,
     pub(super) events: Sender<VcpuEvent>,
+    /// Restored MSRs, of which some are written only when the guest is let go.
+    pub(super) restored: Vec<MsrV1>,
 }
 
 impl VcpuThread {
@@ -35,7 +38,11 @@ impl VcpuThread {
         for command in commands {
             match command {
                 Command::Run => {
-                    let end = self.run_until_parked(&page);
+                    let restored = std::mem::take(&mut self.restored);
+                    let end = match self.context.let_go(&self.vcpu, &restored) {
+                        Ok(()) => self.run_until_parked(&page),
+                        Err(error) => Some(End::Crash(error.to_string())),
+                    };
                     if let Some(end) = end {
                         // Before the gate: who has paused the machine must know that nothing is left
                         // to move.
@@ -50,7 +57,9 @@ impl VcpuThread {
                     let _ = reply.send(self.context.save(&self.vcpu, host_tsc));
                 }
                 Command::Restore { saved, clock, reply } => {
-                    let _ = reply.send(self.context.restore(&self.vcpu, &saved, clock));
+                    let restored = self.context.restore(&self.vcpu, &saved, clock);
+                    self.restored = saved.msrs;
+                    let _ = reply.send(restored);
                 }
                 Command::TellGuestItWasPaused => {
                     // EINVAL means that the guest does not use kvmclock and has no such watchdog.
