@@ -175,7 +175,7 @@ pub(crate) struct RunArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ReceiveArgs {
-    /// Where to listen: tcp:HOST:PORT
+    /// Where to listen: tcp:HOST:PORT, or unix:PATH to take a guest of this host over without copying it
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) listen: TargetAddress,
     /// Listen beyond this host in plain text: whoever reaches the port can send a VM
@@ -193,7 +193,7 @@ pub(crate) struct ReceiveArgs {
     /// A network the VM brings, by its identity (not in this version yet)
     #[arg(long, value_name = "ID=…", help_heading = "Devices")]
     pub(crate) net: Vec<String>,
-    /// A name until the VM arrives with its own [default: incoming-PID]
+    /// The VM's name here, instead of the one it arrives with [default until then: incoming-PID]
     #[arg(long, help_heading = "Identity")]
     pub(crate) name: Option<VmName>,
     /// Where to put the API socket [default: in the runtime directory]
@@ -203,7 +203,7 @@ pub(crate) struct ReceiveArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct MigrateArgs {
-    /// The VM's name (left out with --api), then the target: tcp:HOST:PORT
+    /// The VM's name (left out with --api), then the target: tcp:HOST:PORT, or unix:PATH on this host
     #[arg(value_names = ["NAME", "TARGET"], num_args = 1..=2, required = true)]
     pub(crate) vm_and_target: Vec<String>,
     /// The VM's API socket, instead of its NAME

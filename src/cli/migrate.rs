@@ -80,6 +80,14 @@ fn request(args: MigrateArgs) -> Result<(VmAddress, MigrateRequest), Failure> {
     if args.tls.is_some() {
         return Err(refused("TLS is not in this version yet; use --insecure on a trusted network".into()));
     }
+    // The VM's process has a working directory of its own.
+    let target = match target.strip_prefix("unix:").filter(|path| !path.is_empty()) {
+        Some(path) => match std::path::absolute(path) {
+            Ok(path) => format!("unix:{}", path.display()),
+            Err(_) => target,
+        },
+        None => target,
+    };
     let request = MigrateRequest {
         target,
         mode: args.mode.into(),

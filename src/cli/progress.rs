@@ -30,7 +30,7 @@ impl Display {
             return Self::Lines { last: None };
         }
         let bar = ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::stderr());
-        let style = ProgressStyle::with_template("{bar:24} {msg}");
+        let style = ProgressStyle::with_template("{bar:16} {wide_msg}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         Self::Bar(bar)
     }
@@ -71,12 +71,19 @@ fn text(progress: &MigrationProgress) -> String {
     let blackout =
         progress.predicted_blackout_us.map(|us| format!(" · blackout ≈ {}", us_text(us))).unwrap_or_default();
     let round = if progress.round > 0 { format!(" · round {}", progress.round) } else { String::new() };
+    if progress.round == 0 {
+        return progress.phase.label().to_owned();
+    }
+    // Not known before a round has ended.
+    let dirtied = match progress.dirty_rate_bytes_per_s {
+        0 => String::new(),
+        rate => format!(" · dirtied {}", rate_text(rate)),
+    };
     format!(
-        "{}{round} · {} left of {} · {} · dirtied {}{blackout}",
+        "{}{round} · {} left of {} · {}{dirtied}{blackout}",
         progress.phase.label(),
         bytes_text(progress.memory_left_bytes),
         bytes_text(progress.memory_total_bytes),
         rate_text(progress.rate_bytes_per_s),
-        rate_text(progress.dirty_rate_bytes_per_s),
     )
 }

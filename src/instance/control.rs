@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use godwit_api::{
-    ApiError, ErrorCode, MigrateRequest, MigrationEvent, MigrationStatus, ResolveHow, TargetAddress, VmInfo,
-    VmState,
+    ApiError, ErrorCode, MigrateRequest, MigrationEvent, MigrationStatus, ResolveHow, VmInfo, VmState,
 };
 use godwit_migrate::engine::{SourceMigration, SourceOptions};
 use godwit_migrate::ownership::Epoch;
@@ -13,6 +12,7 @@ use godwit_migrate::protocol::VmName;
 use godwit_migrate::protocol::source::Resolution;
 use tokio::sync::mpsc;
 
+use super::address::engine_address;
 use super::console::Output;
 use super::http::{ConsoleAttachment, Control};
 use super::source::Departing;
@@ -55,14 +55,7 @@ impl Control for Arc<Vm> {
     }
 
     fn migrate(&self, request: MigrateRequest) -> Result<mpsc::Receiver<MigrationEvent>, ApiError> {
-        let TargetAddress::Tcp { host, port } = request.validate()? else {
-            return Err(ApiError::new(
-                ErrorCode::NotSupported,
-                "only tcp: targets are in this version",
-                "use tcp:HOST:PORT",
-            ));
-        };
-        let host = if host.contains(':') { format!("[{host}]") } else { host };
+        let target = engine_address(&request.validate()?);
         let (listener, events) = mpsc::channel(EVENTS_WAITING_MAX);
         // Held until the migration is entered below, so that nothing pauses the guest in between.
         let slot = self.slot();
@@ -98,7 +91,7 @@ impl Control for Arc<Vm> {
             let vm_name = VmName::new(status.registration.file().name.as_str())
                 .map_err(|e| ApiError::internal(e.to_string(), "report this"))?;
             let migration = SourceMigration::new(SourceOptions {
-                target: format!("{host}:{port}"),
+                target,
                 vm_name,
                 epoch,
                 max_downtime: Duration::from_micros(request.max_downtime_us),

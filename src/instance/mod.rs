@@ -7,6 +7,7 @@
 //!        API thread, migration thread, vCPU threads, serial threads talk to it through `Event`s
 //! ```
 
+mod address;
 mod console;
 mod control;
 mod exit;

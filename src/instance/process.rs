@@ -236,7 +236,8 @@ impl Process {
 pub(super) fn boot(vm: &Arc<Vm>, config: &MachineConfig, files: &KernelFiles) -> Result<(), StartError> {
     let mut machine = PausedMachine::boot(config, &files.image())?;
     vm.adopt(&mut machine);
-    vm.run_machine(machine).map_err(StartError::Other)
+    vm.run_machine(machine).map_err(StartError::Other)?;
+    Ok(())
 }
 
 /// Says something to the person who started this process; standard output is the guest's.

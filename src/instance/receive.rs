@@ -1,8 +1,9 @@
 //! `godwit receive`: waits for one VM, and is its VMM from then on.
 
-use godwit_api::{TargetAddress, VmName, VmState};
+use godwit_api::{VmName, VmState};
 use godwit_migrate::engine::Receiver;
 
+use super::address::engine_address;
 use super::exit::Exit;
 use super::process::{Beginning, Process, StartError, say, start_failed};
 use super::target::Arriving;
@@ -21,11 +22,7 @@ pub(crate) fn receive(config: ReceiveConfig) -> Exit {
 }
 
 fn start(config: ReceiveConfig) -> Result<Process, StartError> {
-    let TargetAddress::Tcp { host, port } = &config.listen else {
-        return Err(StartError::Other("only tcp: is in this version; use tcp:HOST:PORT".to_owned()));
-    };
-    let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-    let receiver = Receiver::bind(&format!("{host}:{port}"))?;
+    let receiver = Receiver::bind(&engine_address(&config.listen))?;
     let process = Process::begin(Beginning {
         name: config.name.clone(),
         fallback_name: |_| {
@@ -38,7 +35,7 @@ fn start(config: ReceiveConfig) -> Result<Process, StartError> {
         serial: config.serial,
     })?;
     let vm = process.vm.clone();
-    let listen = format!("tcp:{}", receiver.address());
+    let listen = receiver.address().to_string();
     vm.change(|status| {
         status.listen = Some(listen.clone());
         status.receiver = Some(receiver.remote());

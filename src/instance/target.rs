@@ -1,7 +1,7 @@
 //! The place for a guest as the migration engine sees it at its target.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use godwit_api::registry::RuntimeDir;
 use godwit_api::{VmName, VmState};
@@ -10,7 +10,7 @@ use godwit_migrate::ownership::Epoch;
 use godwit_migrate::protocol::target::DiscardReason;
 use godwit_migrate::protocol::{Hello, RefusalReason, Text};
 use godwit_vmm::devices::ConsoleSink;
-use godwit_vmm::machine::PausedMachine;
+use godwit_vmm::machine::{IncomingMemory, PausedMachine};
 use godwit_vmm::saved_state::{MachineDescriptionV1, MachineStateV1};
 
 use super::vm::{Event, Vm};
@@ -60,11 +60,12 @@ impl TargetGuest for Arriving {
         })
     }
 
-    fn build(&mut self, description: &[u8]) -> Result<BuiltGuest, RefusalReason> {
+    fn build(&mut self, description: &[u8], memory: IncomingMemory) -> Result<BuiltGuest, RefusalReason> {
         let cannot = |why: String| RefusalReason::CannotBuild { what: Text::clip(&why) };
         let description = MachineDescriptionV1::decode(description).map_err(|e| cannot(e.to_string()))?;
         let console: Arc<dyn ConsoleSink> = self.vm.console.clone();
-        let mut machine = PausedMachine::empty(description, console).map_err(|e| cannot(e.to_string()))?;
+        let mut machine =
+            PausedMachine::empty(description, memory, console).map_err(|e| cannot(e.to_string()))?;
         let rehearsal = machine.rehearse().map_err(|e| cannot(e.to_string()))?;
         let ram = Arc::clone(machine.machine().ram());
         self.vm.adopt(&mut machine);
@@ -92,13 +93,16 @@ impl TargetGuest for Arriving {
         })
     }
 
-    fn run(&mut self, _epoch: Epoch) {
-        let Some(machine) = self.machine.take() else { return };
-        if let Err(error) = self.vm.run_machine(machine) {
-            // This side owns the guest and cannot run it: that is a crash, and must be seen as one.
-            let what = format!("the guest was taken over and cannot run: {error}");
-            self.vm.enter(VmState::Crashed { reason: error });
-            let _ = self.vm.events.send(Event::VmmFailed { what });
+    fn run(&mut self, _epoch: Epoch) -> Option<Instant> {
+        match self.vm.run_machine(self.machine.take()?) {
+            Ok(entered) => entered,
+            Err(error) => {
+                // This side owns the guest and cannot run it: that is a crash, and must be seen as one.
+                let what = format!("the guest was taken over and cannot run: {error}");
+                self.vm.enter(VmState::Crashed { reason: error });
+                let _ = self.vm.events.send(Event::VmmFailed { what });
+                None
+            }
         }
     }
 

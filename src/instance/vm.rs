@@ -20,6 +20,9 @@ use godwit_vmm::vcpu::{GuestEnd, VcpuEvent};
 use super::console::{Console, Typist};
 use super::watch::Verdict;
 
+/// How long a vCPU's thread is waited for, to learn when it ran; it runs all the same.
+const FIRST_ENTRY_WITHIN: Duration = Duration::from_secs(1);
+
 /// What the main loop of the process hears.
 #[derive(Debug)]
 pub(crate) enum Event {
@@ -211,17 +214,18 @@ impl Vm {
         });
     }
 
-    /// Lets the machine run (on).
-    pub(crate) fn run_machine(&self, machine: PausedMachine) -> Result<(), String> {
+    /// Lets the machine run (on), and says when its first vCPU executed.
+    pub(crate) fn run_machine(&self, machine: PausedMachine) -> Result<Option<Instant>, String> {
         let mut slot = self.slot();
         let running = machine.resume().map_err(|e| e.to_string())?;
+        let entered = running.wait_first_entry(FIRST_ENTRY_WITHIN);
         *slot = Slot::Running(running);
         drop(slot);
         // A target has recorded it already, before the guest's first instruction.
         if self.status().state != VmState::Running {
             self.enter(VmState::Running);
         }
-        Ok(())
+        Ok(entered)
     }
 
     /// Types into the guest. Waits while the guest does not read or is on its way; what is left when

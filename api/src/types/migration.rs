@@ -94,13 +94,15 @@ impl MigrateRequest {
             InvalidInput::new("target", format!("{error}"), "for example tcp:127.0.0.1:7000")
         })?;
         match &address {
-            TargetAddress::Unix { .. } => {
-                return Err(InvalidInput::not_supported(
+            // The VM's process has a working directory of its own.
+            TargetAddress::Unix { path } if !path.is_absolute() => {
+                return Err(InvalidInput::new(
                     "target",
-                    "migration over unix: is not in this version yet",
-                    "use tcp:127.0.0.1:PORT on the same host",
+                    format!("the path {} is relative", path.display()),
+                    "give an absolute path",
                 ));
             }
+            TargetAddress::Unix { .. } => {}
             TargetAddress::Tcp { port: 0, .. } => {
                 return Err(InvalidInput::new(
                     "target",
@@ -349,6 +351,7 @@ mod tests {
         assert!(refused.next.contains("--insecure"));
         request.insecure = true;
         request.validate().expect("accepted");
-        assert!(MigrateRequest::to("unix:/x").validate().expect_err("refused").not_supported);
+        MigrateRequest::to("unix:/x").validate().expect("stays on this host");
+        assert_eq!(MigrateRequest::to("unix:x").validate().expect_err("refused").field, "target");
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use godwit_vmm::kvm::DirtyLog;
+use godwit_vmm::machine::IncomingMemory;
 use godwit_vmm::memory::GuestRam;
 
 use super::report::{Progress, SourceReport};
@@ -83,7 +84,7 @@ pub trait TargetGuest {
     ///
     /// # Errors
     /// What is missing, by name.
-    fn build(&mut self, description: &[u8]) -> Result<BuiltGuest, RefusalReason>;
+    fn build(&mut self, description: &[u8], memory: IncomingMemory) -> Result<BuiltGuest, RefusalReason>;
     /// Restores the state; `saved_ago` tells how long ago its clocks were read, when this is called.
     ///
     /// # Errors
@@ -95,8 +96,8 @@ pub trait TargetGuest {
     /// # Errors
     /// A text for people.
     fn record_running(&mut self, epoch: Epoch) -> Result<(), String>;
-    /// Lets the guest run: it is this side's now.
-    fn run(&mut self, epoch: Epoch);
+    /// Lets the guest run: it is this side's now. Says when its first vCPU executed, if that is known.
+    fn run(&mut self, epoch: Epoch) -> Option<Instant>;
     /// Tears down what was built for this attempt; it never runs here.
     fn discard(&mut self, reason: &DiscardReason);
 }

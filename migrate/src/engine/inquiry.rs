@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::source::Input;
 use crate::protocol::{Inquire, Message, SourceEvent, VerdictReport};
-use crate::transport::{ControlError, ControlReader, ControlWriter, connect};
+use crate::transport::{Address, ControlError, ControlReader, ControlWriter};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -21,7 +21,7 @@ pub(super) struct Inquirer {
 
 impl Inquirer {
     /// Begins to ask `address`; each answer comes as a `Verdict`.
-    pub(super) fn start(address: String, inquire: Inquire, inputs: Sender<Input>) -> std::io::Result<Self> {
+    pub(super) fn start(address: Address, inquire: Inquire, inputs: Sender<Input>) -> std::io::Result<Self> {
         let (stop, stopped) = mpsc::channel();
         let thread = std::thread::Builder::new().name("inquirer".to_owned()).spawn(move || {
             let mut pause = FIRST_PAUSE;
@@ -52,8 +52,8 @@ impl Drop for Inquirer {
     }
 }
 
-fn ask(address: &str, inquire: Inquire) -> Result<VerdictReport, ControlError> {
-    let link = connect(address)?;
+fn ask(address: &Address, inquire: Inquire) -> Result<VerdictReport, ControlError> {
+    let link = address.connect()?;
     link.set_read_timeout(Some(ANSWER_WITHIN))?;
     ControlWriter::new(&link).write(&Message::Inquire(inquire))?;
     match ControlReader::of_stranger(&link).read()? {

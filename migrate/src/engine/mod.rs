@@ -1,7 +1,9 @@
 //! The source and the target of a migration: threads and sockets around the pure state machines.
 
 mod guest;
+mod handover;
 mod inquiry;
+mod listener;
 mod receiver;
 mod report;
 mod source;

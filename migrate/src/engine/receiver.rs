@@ -2,7 +2,6 @@
 //! serves one session at a time until one of them ends with the guest running here.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -15,12 +14,13 @@ use rustix::event::{PollFd, PollFlags, poll};
 use thiserror::Error;
 
 use super::guest::TargetGuest;
+use super::listener::Listener;
 use super::target::{Session, SessionInput, Standing};
 use crate::protocol::target::{InquirerId, verdict_without_session};
 use crate::protocol::{
     Hello, Inquire, Message, ReceiverId, RefusalReason, SessionId, StreamHello, TargetConfig,
 };
-use crate::transport::{ControlReader, ControlWriter, tune};
+use crate::transport::{Address, ControlReader, ControlWriter, Link};
 
 /// Connections that may be saying who they are at the same time; further ones are closed.
 const STRANGERS_MAX: usize = 64;
@@ -36,7 +36,7 @@ pub enum ReceiverError {
     #[error("cannot listen on {address}: {source}; choose another address or port, or end what uses it")]
     Listen {
         /// The address.
-        address: String,
+        address: Address,
         /// The system's reason.
         source: io::Error,
     },
@@ -51,9 +51,9 @@ pub(super) struct SessionNumber(u64);
 
 /// What reaches the receiver's loop.
 pub(super) enum Input {
-    Hello { hello: Hello, reader: ControlReader<TcpStream>, link: TcpStream },
-    Stream { hello: StreamHello, link: TcpStream },
-    Inquiry { inquire: Inquire, link: TcpStream },
+    Hello { hello: Hello, reader: ControlReader<Link>, link: Link },
+    Stream { hello: StreamHello, link: Link },
+    Inquiry { inquire: Inquire, link: Link },
     Session(SessionNumber, SessionInput),
     Stop,
 }
@@ -61,8 +61,7 @@ pub(super) enum Input {
 /// A bound receiver.
 #[derive(Debug)]
 pub struct Receiver {
-    listener: TcpListener,
-    address: SocketAddr,
+    listener: Listener,
     inputs: Sender<Input>,
     channel: Channel<Input>,
 }
@@ -81,22 +80,21 @@ impl ReceiverRemote {
 }
 
 impl Receiver {
-    /// Listens on `HOST:PORT`; port 0 picks a free one.
+    /// Listens there; TCP port 0 picks a free one.
     ///
     /// # Errors
     /// The address cannot be listened on.
-    pub fn bind(address: &str) -> Result<Self, ReceiverError> {
-        let listen = |source| ReceiverError::Listen { address: address.to_owned(), source };
-        let listener = TcpListener::bind(address).map_err(listen)?;
-        let local = listener.local_addr().map_err(listen)?;
+    pub fn bind(address: &Address) -> Result<Self, ReceiverError> {
+        let listener = Listener::bind(address)
+            .map_err(|source| ReceiverError::Listen { address: address.clone(), source })?;
         let (inputs, channel) = mpsc::channel();
-        Ok(Self { listener, address: local, inputs, channel })
+        Ok(Self { listener, inputs, channel })
     }
 
     /// Where it listens.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn address(&self) -> Address {
+        self.listener.address()
     }
 
     /// For other threads to end it.
@@ -186,8 +184,8 @@ impl Serving<'_> {
     fn greet(
         &mut self,
         hello: Hello,
-        mut reader: ControlReader<TcpStream>,
-        link: TcpStream,
+        mut reader: ControlReader<Link>,
+        link: Link,
     ) -> Result<(), ReceiverError> {
         if self.session.is_some() {
             refuse(&link, RefusalReason::Busy);
@@ -213,7 +211,7 @@ impl Serving<'_> {
     }
 }
 
-fn refuse(link: &TcpStream, reason: RefusalReason) {
+fn refuse(link: &Link, reason: RefusalReason) {
     // Who is refused may be gone already.
     let _ = ControlWriter::new(link).write(&Message::Refused(reason));
 }
@@ -225,9 +223,8 @@ struct Acceptor {
 }
 
 impl Acceptor {
-    fn start(listener: TcpListener, inputs: Sender<Input>) -> io::Result<Self> {
+    fn start(listener: Listener, inputs: Sender<Input>) -> io::Result<Self> {
         let (stop, stopped) = UnixStream::pair()?;
-        listener.set_nonblocking(true)?;
         let thread = std::thread::Builder::new()
             .name("accept".to_owned())
             .spawn(move || accept_until(&listener, &stopped, &inputs))?;
@@ -244,7 +241,7 @@ impl Drop for Acceptor {
     }
 }
 
-fn accept_until(listener: &TcpListener, stopped: &UnixStream, inputs: &Sender<Input>) {
+fn accept_until(listener: &Listener, stopped: &UnixStream, inputs: &Sender<Input>) {
     let strangers = Arc::new(AtomicUsize::new(0));
     loop {
         let mut fds = [
@@ -284,10 +281,9 @@ fn accept_until(listener: &TcpListener, stopped: &UnixStream, inputs: &Sender<In
 }
 
 /// Reads the first message of a connection, which tells what it is for.
-fn introduce(link: TcpStream) -> Result<Input, String> {
+fn introduce(link: Link) -> Result<Input, String> {
     let text = |e: io::Error| e.to_string();
     link.set_nonblocking(false).map_err(text)?;
-    tune(&link).map_err(text)?;
     link.set_read_timeout(Some(INTRODUCTION_WITHIN)).map_err(text)?;
     link.set_write_timeout(Some(INTRODUCTION_WITHIN)).map_err(text)?;
     let mut reader = ControlReader::of_stranger(link.try_clone().map_err(text)?);

@@ -2,7 +2,7 @@
 //! for, and helpers that wait for the network.
 
 use std::io;
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -12,6 +12,7 @@ use godwit_vmm::PAGE_SIZE;
 use godwit_vmm::memory::PageBitmap;
 
 use super::guest::{PauseRefused, SourceGuest};
+use super::handover::HandOver;
 use super::inquiry::Inquirer;
 use super::report::{Phase, Progress, SourceReport};
 use super::streams::{self, Sent, StreamContext, StreamDone, Streams};
@@ -24,7 +25,7 @@ use crate::protocol::{
     SourceState, VerdictReport, VmName, Welcome,
 };
 use crate::ram::{Pass, RoundWork, TransferCounters};
-use crate::transport::{ControlError, ControlReader, ControlWriter, Shaper, connect};
+use crate::transport::{Address, ControlError, ControlReader, ControlWriter, Link, Shaper};
 
 /// How often progress is told.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
@@ -34,8 +35,8 @@ const UNCONFIRMED_GRACE: Duration = Duration::from_secs(2);
 /// What to move, where to, and within which limits.
 #[derive(Debug, Clone)]
 pub struct SourceOptions {
-    /// `HOST:PORT` of the receiver.
-    pub target: String,
+    /// Where the receiver is. On a unix socket memory is handed over, on TCP it is copied.
+    pub target: Address,
     /// The guest's name.
     pub vm_name: VmName,
     /// The epoch burnt for this attempt; recorded before it is used.
@@ -56,9 +57,9 @@ pub(super) enum Input {
     /// For the state machine as it is.
     Event(SourceEvent),
     /// The control connection is open.
-    Connected(TcpStream),
+    Connected(Link),
     /// The data connections are open.
-    StreamsOpen(Vec<TcpStream>),
+    StreamsOpen(Vec<Link>),
     /// A stream has sent its share of a round.
     StreamDone(StreamDone),
 }
@@ -128,6 +129,8 @@ struct Engine<'g> {
     began: Instant,
     control: Option<Control>,
     target: Option<Welcome>,
+    /// Where memory is handed over instead of copied.
+    hand_over: Option<HandOver>,
     context: StreamContext,
     streams: Option<Streams>,
     convergence: Option<Convergence>,
@@ -147,8 +150,15 @@ struct Engine<'g> {
 }
 
 struct Control {
-    writer: ControlWriter<TcpStream>,
-    link: TcpStream,
+    writer: ControlWriter<Link>,
+    link: Link,
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        // Also wakes the thread that reads it.
+        self.link.shutdown(Shutdown::Both);
+    }
 }
 
 struct RoundUnderWay {
@@ -166,7 +176,10 @@ enum Unconfirmed {
 }
 
 impl<'g> Engine<'g> {
-    fn new(options: SourceOptions, inputs: Sender<Input>, guest: &'g mut dyn SourceGuest) -> Self {
+    fn new(mut options: SourceOptions, inputs: Sender<Input>, guest: &'g mut dyn SourceGuest) -> Self {
+        if let Address::Unix(_) = options.target {
+            options.streams = 1;
+        }
         let description = Blob(guest.description());
         let mut config =
             SourceConfig::new(options.vm_name.clone(), options.epoch, options.max_downtime, description);
@@ -186,6 +199,7 @@ impl<'g> Engine<'g> {
             began: now,
             control: None,
             target: None,
+            hand_over: None,
             context,
             streams: None,
             convergence: None,
@@ -208,10 +222,10 @@ impl<'g> Engine<'g> {
     fn connect(&mut self) {
         let (address, inputs) = (self.options.target.clone(), self.inputs.clone());
         let spawned = std::thread::Builder::new().name("connect".to_owned()).spawn(move || {
-            let input = match connect(&address) {
+            let input = match address.connect() {
                 Ok(link) => Input::Connected(link),
                 Err(e) => Input::Event(local(format!(
-                    "cannot connect to {address}: {e}; check that `godwit receive --listen tcp:{address}` runs there"
+                    "cannot connect to {address}: {e}; check that `godwit receive --listen {address}` runs there"
                 ))),
             };
             // An attempt that ended meanwhile drops the connection, which is what it wants.
@@ -325,6 +339,10 @@ impl<'g> Engine<'g> {
         match action {
             SourceAction::Send(message) => self.send(&message),
             SourceAction::NoteTarget(welcome) => self.target = Some(welcome),
+            // Memory that is handed over needs no streams and no rounds; what is said stays the same.
+            SourceAction::OpenStreams { .. } if self.hand_over.is_some() => {
+                self.later(SourceEvent::StreamsOpen)
+            }
             SourceAction::OpenStreams { session, streams } => {
                 let (address, inputs) = (self.options.target.clone(), self.inputs.clone());
                 self.spawn("open", move || {
@@ -335,9 +353,18 @@ impl<'g> Engine<'g> {
                     let _ = inputs.send(input);
                 });
             }
+            SourceAction::StartRound { round } if self.hand_over.is_some() => {
+                self.round = Some(RoundUnderWay { round, began: Instant::now(), sent: Vec::new(), pages: 0 });
+                let batches_per_stream = self.no_batches();
+                self.later(SourceEvent::RoundSent { round, batches_per_stream });
+            }
             SourceAction::StartRound { round } => self.start_round(round),
+            SourceAction::NoteRoundApplied { .. } if self.hand_over.is_some() => {
+                self.later(SourceEvent::StopDecided);
+            }
             SourceAction::NoteRoundApplied { round, bytes } => self.on_round_applied(round, bytes),
             SourceAction::PauseGuest => self.pause(),
+            SourceAction::SendFinal { round } if self.hand_over.is_some() => self.send_state_alone(round),
             SourceAction::SendFinal { round } => self.send_final(round),
             SourceAction::ResumeGuest => self.resume(),
             SourceAction::EnterUnconfirmed { trouble } => {
@@ -352,17 +379,19 @@ impl<'g> Engine<'g> {
         }
     }
 
-    fn on_connected(&mut self, link: TcpStream) {
-        let prepared = || -> io::Result<(ControlReader<TcpStream>, Control)> {
+    fn on_connected(&mut self, link: Link) {
+        let prepared = || -> io::Result<(ControlReader<Link>, Control, Option<HandOver>)> {
             // A target that takes nothing must not keep the guest paused: a write that does not finish
             // within the time for Ready is a lost link.
             let within = self.options.max_downtime.saturating_mul(3).max(Duration::from_millis(100));
             link.set_write_timeout(Some(within))?;
+            let hand_over = link.hands_over_memory().then(|| HandOver::with(&link)).transpose()?;
             let reader = ControlReader::of_peer(link.try_clone()?);
-            Ok((reader, Control { writer: ControlWriter::new(link.try_clone()?), link }))
+            Ok((reader, Control { writer: ControlWriter::new(link.try_clone()?), link }, hand_over))
         };
         match prepared() {
-            Ok((mut reader, control)) => {
+            Ok((mut reader, control, hand_over)) => {
+                self.hand_over = hand_over;
                 let inputs = self.inputs.clone();
                 self.spawn("control", move || {
                     loop {
@@ -389,7 +418,14 @@ impl<'g> Engine<'g> {
         if matches!(message, Message::Commit(_)) {
             self.committed_at = Some(Instant::now());
         }
-        if let Err(error) = control.writer.write(message) {
+        let written = match (message, &self.hand_over) {
+            (Message::Machine(_), Some(hand_over)) => {
+                let fds = [self.context.ram.file(), hand_over.word().fd()];
+                control.writer.write_with_fds(message, &fds)
+            }
+            _ => control.writer.write(message),
+        };
+        if let Err(error) = written {
             self.control = None;
             // After the actions that are still to be done: an event must not overtake them.
             let _ = self.inputs.send(Input::Event(link_lost(error.to_string())));
@@ -448,19 +484,42 @@ impl<'g> Engine<'g> {
             None => self.handle(SourceEvent::RoundSent { round: number, batches_per_stream }),
             Some((state, saved_at)) => {
                 let digests: Vec<_> = all.iter().map(|sent| sent.digest).collect();
-                let checksum = ready_checksum(&state, &digests);
-                // What the message needs on its way belongs to the time that the guest stands still.
-                let on_its_way = self.core.round_trip().unwrap_or(Duration::ZERO) / 2;
-                let state = FinalState {
-                    state: Blob(state),
-                    final_round: number,
-                    batches_per_stream,
-                    paused_for_us: micros(saved_at.elapsed() + on_its_way),
-                };
-                self.handle(SourceEvent::FinalSaved(state));
-                self.handle(SourceEvent::FinalSent { checksum });
+                self.send_state(number, state, saved_at, batches_per_stream, &digests);
             }
         }
+    }
+
+    /// The last message before COMMIT.
+    fn send_state(
+        &mut self,
+        final_round: u32,
+        state: Vec<u8>,
+        saved_at: Instant,
+        batches_per_stream: Vec<u64>,
+        digests: &[u64],
+    ) {
+        let checksum = ready_checksum(&state, digests);
+        // What the message needs on its way belongs to the time that the guest stands still.
+        let on_its_way = self.core.round_trip().unwrap_or(Duration::ZERO) / 2;
+        let paused_for_us = micros(saved_at.elapsed() + on_its_way);
+        let state = FinalState { state: Blob(state), final_round, batches_per_stream, paused_for_us };
+        self.handle(SourceEvent::FinalSaved(state));
+        self.handle(SourceEvent::FinalSent { checksum });
+    }
+
+    /// The target has the guest's memory already.
+    fn send_state_alone(&mut self, round: u32) {
+        match self.guest.save() {
+            Ok((state, saved_at)) => {
+                let batches = self.no_batches();
+                self.send_state(round, state, saved_at, batches, &[]);
+            }
+            Err(what) => self.later(local(what)),
+        }
+    }
+
+    fn no_batches(&self) -> Vec<u64> {
+        vec![0; usize::from(self.options.streams)]
     }
 
     /// The target has a whole round: what is dirty now decides what comes next.
@@ -530,10 +589,15 @@ impl<'g> Engine<'g> {
         }
     }
 
-    /// A target on this host that was killed has left its word in its state file.
+    /// A target on this host that was killed has left its word: in the memory that it shares with us,
+    /// or in its state file.
     fn read_record_of_dead_target(&mut self) {
         let Some(target) = &self.target else { return };
-        let Some(record) = self.guest.record_of_dead_target(target) else { return };
+        let record = match &self.hand_over {
+            Some(hand_over) => hand_over.record_of_dead_target(),
+            None => self.guest.record_of_dead_target(target),
+        };
+        let Some(record) = record else { return };
         let Some(verdict) = record.verdict_of_the_dead(self.options.epoch) else { return };
         let report = VerdictReport { receiver_id: target.receiver_id, session: target.session, verdict };
         self.handle(SourceEvent::Verdict(report));
@@ -566,7 +630,10 @@ impl<'g> Engine<'g> {
         self.guest.progress(&Progress {
             phase: phase(self.core.state()),
             round: self.round.as_ref().map_or(0, |r| r.round),
-            left_bytes: self.round.as_ref().map_or(0, |r| r.pages.saturating_sub(done) * PAGE_SIZE),
+            left_bytes: match &self.round {
+                Some(round) => round.pages.saturating_sub(done) * PAGE_SIZE,
+                None => self.context.ram.layout().bytes(),
+            },
             total_bytes: self.context.ram.layout().bytes(),
             sent_bytes,
             rate_bytes_per_s: u64::try_from(rate).unwrap_or(u64::MAX),
@@ -607,12 +674,11 @@ impl<'g> Engine<'g> {
         }
         self.inquirer = None;
         self.streams = None;
-        if let Some(control) = self.control.take() {
-            // An orderly end: the target learns from it that its `Running` was read.
-            let _ = control.link.shutdown(Shutdown::Both);
-        }
+        // An orderly end: the target learns from it that its `Running` was read.
+        self.control = None;
         if !matches!(outcome, Outcome::HandedOver(_))
             && self.round.is_some()
+            && self.hand_over.is_none()
             && let Err(error) = self.context.dirty_log.stop()
         {
             tracing::warn!(%error, "the dirty log could not be turned off; it costs the guest a little");

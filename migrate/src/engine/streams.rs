@@ -1,7 +1,7 @@
 //! The source's data streams: a thread each, which sends its share of every round.
 
 use std::io;
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
@@ -13,7 +13,7 @@ use godwit_vmm::memory::GuestRam;
 use super::source::Input;
 use crate::protocol::{Message, RefusalReason, SessionId, StreamHello, StreamWelcome};
 use crate::ram::{RoundWork, SendError, Shard, StreamSender, TransferCounters};
-use crate::transport::{ControlError, ControlReader, ControlWriter, Shaper, connect};
+use crate::transport::{Address, ControlError, ControlReader, ControlWriter, Link, Shaper};
 
 /// How long the target may take to welcome a data stream.
 const WELCOME_WITHIN: Duration = Duration::from_secs(10);
@@ -40,7 +40,7 @@ pub(super) struct Streams {
 
 struct Worker {
     jobs: Option<Sender<Arc<RoundWork>>>,
-    link: TcpStream,
+    link: Link,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -54,7 +54,7 @@ pub(super) struct StreamContext {
 }
 
 /// Opens data connections, each welcomed by the target. Blocks.
-pub(super) fn open(address: &str, session: SessionId, streams: u16) -> Result<Vec<TcpStream>, String> {
+pub(super) fn open(address: &Address, session: SessionId, streams: u16) -> Result<Vec<Link>, String> {
     (0..streams)
         .map(|index| {
             let hello = StreamHello { session, index, streams };
@@ -63,10 +63,10 @@ pub(super) fn open(address: &str, session: SessionId, streams: u16) -> Result<Ve
         .collect()
 }
 
-fn open_one(address: &str, hello: StreamHello) -> Result<TcpStream, String> {
+fn open_one(address: &Address, hello: StreamHello) -> Result<Link, String> {
     let text = |e: ControlError| e.to_string();
     let io_text = |e: io::Error| e.to_string();
-    let link = connect(address).map_err(io_text)?;
+    let link = address.connect().map_err(io_text)?;
     link.set_read_timeout(Some(WELCOME_WITHIN)).map_err(io_text)?;
     ControlWriter::new(&link).write(&Message::StreamHello(hello)).map_err(text)?;
     match ControlReader::of_stranger(&link).read().map_err(text)? {
@@ -79,7 +79,7 @@ fn open_one(address: &str, hello: StreamHello) -> Result<TcpStream, String> {
 impl Streams {
     /// Starts a thread for each connection.
     pub(super) fn start(
-        links: Vec<TcpStream>,
+        links: Vec<Link>,
         context: &StreamContext,
         inputs: &Sender<Input>,
     ) -> io::Result<Self> {
@@ -108,7 +108,7 @@ impl Drop for Streams {
         for worker in &mut self.workers {
             worker.jobs = None;
             // Wakes a worker that waits for a peer that takes nothing. Already closed is fine.
-            let _ = worker.link.shutdown(Shutdown::Both);
+            worker.link.shutdown(Shutdown::Both);
             if let Some(thread) = worker.thread.take() {
                 let _ = thread.join();
             }
@@ -117,12 +117,7 @@ impl Drop for Streams {
 }
 
 impl Worker {
-    fn start(
-        shard: Shard,
-        link: TcpStream,
-        context: StreamContext,
-        inputs: Sender<Input>,
-    ) -> io::Result<Self> {
+    fn start(shard: Shard, link: Link, context: StreamContext, inputs: Sender<Input>) -> io::Result<Self> {
         let (jobs, work) = mpsc::channel();
         let sending = link.try_clone()?;
         let thread = std::thread::Builder::new()
@@ -134,7 +129,7 @@ impl Worker {
 
 fn serve(
     shard: Shard,
-    link: TcpStream,
+    link: Link,
     context: StreamContext,
     work: &Receiver<Arc<RoundWork>>,
     inputs: &Sender<Input>,

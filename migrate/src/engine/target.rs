@@ -1,11 +1,13 @@
 //! One session of a receiver: feeds the protocol's state machine and does what it asks for.
 
 use std::collections::VecDeque;
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
+use godwit_vmm::machine::IncomingMemory;
 use godwit_vmm::memory::GuestRam;
 
 use super::guest::TargetGuest;
@@ -14,10 +16,10 @@ use crate::protocol::data::ready_checksum;
 use crate::protocol::target::InquirerId;
 use crate::protocol::{
     FinalState, Hello, Inquire, Message, RefusalReason, RoundEnd, SessionId, StreamHello, StreamWelcome,
-    Target, TargetAction, TargetConfig, TargetEvent, TargetState,
+    Target, TargetAction, TargetConfig, TargetEvent, TargetState, Text,
 };
 use crate::ram::{StreamReceiver, StreamRoundEnd};
-use crate::transport::{ControlError, ControlReader, ControlWriter};
+use crate::transport::{ControlError, ControlReader, ControlWriter, Link, StartedWord};
 
 /// Rounds that a stream may be ahead of the control connection; more is a peer that plays.
 const ROUNDS_AHEAD_MAX: usize = 16;
@@ -56,19 +58,23 @@ pub(super) struct Session {
     core: Target,
     began: Instant,
     inputs: Sender<Input>,
-    control: Option<ControlWriter<TcpStream>>,
-    control_link: TcpStream,
+    control: Option<ControlWriter<Link>>,
+    control_link: Link,
     ram: Option<Arc<GuestRam>>,
+    /// Shared with the source, where memory is handed over instead of copied.
+    started: Option<StartedWord>,
     streams: Vec<Option<Stream>>,
     streams_asked: bool,
     expected: VecDeque<RoundEnd>,
     last: Option<(FinalState, Instant)>,
-    inquirers: Vec<(InquirerId, TcpStream)>,
+    inquirers: Vec<(InquirerId, Link)>,
     source_knows: bool,
+    committed_at: Option<Instant>,
+    ran_at: Option<Instant>,
 }
 
 struct Stream {
-    link: TcpStream,
+    link: Link,
     ended: VecDeque<StreamRoundEnd>,
 }
 
@@ -78,8 +84,8 @@ impl Session {
         number: SessionNumber,
         config: TargetConfig,
         hello: Hello,
-        reader: ControlReader<TcpStream>,
-        link: TcpStream,
+        reader: ControlReader<Link>,
+        link: Link,
         inputs: Sender<Input>,
         guest: &mut dyn TargetGuest,
     ) -> std::io::Result<Self> {
@@ -95,12 +101,15 @@ impl Session {
             control: Some(ControlWriter::new(link.try_clone()?)),
             control_link: link,
             ram: None,
+            started: None,
             streams: Vec::new(),
             streams_asked: false,
             expected: VecDeque::new(),
             last: None,
             inquirers: Vec::new(),
             source_knows: false,
+            committed_at: None,
+            ran_at: None,
         };
         session.handle(TargetEvent::Message(Message::Hello(hello)), guest);
         Ok(session)
@@ -135,8 +144,10 @@ impl Session {
     pub(super) fn take(&mut self, input: SessionInput, guest: &mut dyn TargetGuest) {
         match input {
             SessionInput::Message(message, at) => {
-                if let Message::FinalState(state) = &message {
-                    self.last = Some((state.clone(), at));
+                match &message {
+                    Message::FinalState(state) => self.last = Some((state.clone(), at)),
+                    Message::Commit(_) => self.committed_at = Some(at),
+                    _ => {}
                 }
                 self.handle(TargetEvent::Message(message), guest);
             }
@@ -167,7 +178,7 @@ impl Session {
     }
 
     /// A data connection has introduced itself with this session's id.
-    pub(super) fn take_stream(&mut self, hello: StreamHello, link: TcpStream, guest: &mut dyn TargetGuest) {
+    pub(super) fn take_stream(&mut self, hello: StreamHello, link: Link, guest: &mut dyn TargetGuest) {
         let refused = !self.streams_asked
             || usize::from(hello.streams) != self.streams.len()
             || self.streams.get(usize::from(hello.index)).is_none_or(Option::is_some);
@@ -193,14 +204,14 @@ impl Session {
         &mut self,
         from: InquirerId,
         inquire: Inquire,
-        link: TcpStream,
+        link: Link,
         guest: &mut dyn TargetGuest,
     ) {
         self.inquirers.push((from, link));
         self.handle(TargetEvent::Inquiry { from, inquire }, guest);
     }
 
-    fn start_stream(&self, index: u16, link: &TcpStream) -> Result<(), String> {
+    fn start_stream(&self, index: u16, link: &Link) -> Result<(), String> {
         let ram = self.ram.clone().ok_or("no machine is built")?;
         let text = |e: std::io::Error| e.to_string();
         link.set_read_timeout(None).map_err(text)?;
@@ -245,7 +256,10 @@ impl Session {
     fn act(&mut self, action: TargetAction, guest: &mut dyn TargetGuest) -> Option<TargetEvent> {
         tracing::debug!(at = ?self.began.elapsed(), action = action.name(), "target");
         match action {
-            TargetAction::Send(message) => {
+            TargetAction::Send(mut message) => {
+                if let Message::Running(running) = &mut message {
+                    running.door_us = self.door_us().unwrap_or(running.door_us);
+                }
                 let writer = self.control.as_mut()?;
                 let error = writer.write(&message).err()?;
                 self.control = None;
@@ -255,13 +269,11 @@ impl Session {
                 self.streams = (0..hello.streams).map(|_| None).collect();
                 None
             }
-            TargetAction::Build { description } => Some(match guest.build(&description.0) {
-                Ok(built) => {
-                    self.ram = Some(built.ram);
-                    TargetEvent::Built { rehearsal: built.rehearsal }
-                }
+            TargetAction::Build { description } => Some(match self.build(&description.0, guest) {
+                Ok(rehearsal) => TargetEvent::Built { rehearsal },
                 Err(reason) => TargetEvent::BuildFailed(reason),
             }),
+            TargetAction::AcceptStreams { .. } if self.started.is_some() => Some(TargetEvent::StreamsOpen),
             TargetAction::AcceptStreams { .. } => {
                 self.streams_asked = true;
                 None
@@ -272,11 +284,16 @@ impl Session {
             }
             TargetAction::Restore(_) => self.restore_when_complete(guest),
             TargetAction::RecordRunning { epoch } => Some(match guest.record_running(epoch) {
-                Ok(()) => TargetEvent::RunningRecorded,
+                Ok(()) => {
+                    if let Some(started) = &self.started {
+                        started.mark(epoch);
+                    }
+                    TargetEvent::RunningRecorded
+                }
                 Err(what) => TargetEvent::RecordFailed { what },
             }),
             TargetAction::RunGuest { epoch } => {
-                guest.run(epoch);
+                self.ran_at = guest.run(epoch);
                 None
             }
             TargetAction::AnswerInquiry { to, report } => {
@@ -297,6 +314,21 @@ impl Session {
                 None
             }
         }
+    }
+
+    fn build(&mut self, description: &[u8], guest: &mut dyn TargetGuest) -> Result<Duration, RefusalReason> {
+        let memory = if self.control_link.hands_over_memory() {
+            let lacks = |what: &str| RefusalReason::CannotBuild { what: Text::clip(what) };
+            let [ram, word] = <[OwnedFd; 2]>::try_from(self.control_link.take_fds())
+                .map_err(|_| lacks("the source did not hand over the guest's memory"))?;
+            self.started = Some(StartedWord::adopt(word).map_err(|e| lacks(&e.to_string()))?);
+            IncomingMemory::HandedOver(ram)
+        } else {
+            IncomingMemory::Fresh
+        };
+        let built = guest.build(description, memory)?;
+        self.ram = Some(built.ram);
+        Ok(built.rehearsal)
     }
 
     fn check_rounds(&mut self, guest: &mut dyn TargetGuest) {
@@ -347,6 +379,11 @@ impl Session {
 
     /// Takes the end of `round` off every stream, once it is there on all of them.
     fn pop_round(&mut self, round: u32, batches: &[u64]) -> Option<Result<Vec<StreamRoundEnd>, String>> {
+        if self.started.is_some() {
+            let none = batches.iter().all(|batches| *batches == 0);
+            let played = || format!("round {round} has batches, and no stream could bring them");
+            return Some(if none { Ok(Vec::new()) } else { Err(played()) });
+        }
         if !self.streams.iter().all(|s| s.as_ref().is_some_and(|s| !s.ended.is_empty())) {
             return None;
         }
@@ -355,6 +392,13 @@ impl Session {
         let fits = ends.iter().all(|end| end.round == round)
             && ends.iter().map(|end| end.batches).eq(batches.iter().copied());
         Some(if fits { Ok(ends) } else { Err(format!("round {round} is not what the source announced")) })
+    }
+
+    /// From COMMIT read to the guest's first step, as it really was: the state machine cannot know how long
+    /// a busy host takes to let a thread run.
+    fn door_us(&self) -> Option<u64> {
+        let took = self.ran_at?.saturating_duration_since(self.committed_at?);
+        u64::try_from(took.as_micros()).ok()
     }
 
     fn all_pages_are_here(&self) -> bool {
@@ -373,10 +417,10 @@ impl Session {
     /// Ends every connection of this session, so that the threads that read them end.
     fn close(&mut self) {
         // What is said is said: the source reads it before it sees the end.
-        let _ = self.control_link.shutdown(Shutdown::Write);
+        self.control_link.shutdown(Shutdown::Write);
         self.control = None;
         for stream in self.streams.iter().flatten() {
-            let _ = stream.link.shutdown(Shutdown::Both);
+            stream.link.shutdown(Shutdown::Both);
         }
         self.streams.clear();
         self.ram = None;
@@ -385,16 +429,16 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        let _ = self.control_link.shutdown(Shutdown::Both);
+        self.control_link.shutdown(Shutdown::Both);
         for stream in self.streams.iter().flatten() {
-            let _ = stream.link.shutdown(Shutdown::Both);
+            stream.link.shutdown(Shutdown::Both);
         }
     }
 }
 
 fn spawn_control(
     number: SessionNumber,
-    mut reader: ControlReader<TcpStream>,
+    mut reader: ControlReader<Link>,
     inputs: Sender<Input>,
 ) -> std::io::Result<()> {
     std::thread::Builder::new().name("control".to_owned()).spawn(move || {

@@ -1,8 +1,11 @@
 //! Framed messages on a connection: blocking reads and writes around the pure codec.
 
 use std::io::{self, Read, Write};
+use std::os::fd::BorrowedFd;
 
 use thiserror::Error;
+
+use super::link::Link;
 
 use crate::protocol::{CodecError, Decoder, Message, encode};
 
@@ -84,6 +87,22 @@ impl<W: Write> ControlWriter<W> {
     /// On this connection.
     pub fn new(link: W) -> Self {
         Self { link, buffer: Vec::new() }
+    }
+
+    /// Writes one message, in one piece; file descriptors travel with it.
+    ///
+    /// # Errors
+    /// As for [`write`](Self::write), and if the connection carries no file descriptors.
+    pub fn write_with_fds(&mut self, message: &Message, fds: &[BorrowedFd<'_>]) -> Result<(), ControlError>
+    where
+        W: AsRef<Link>,
+    {
+        self.buffer.clear();
+        encode(message, &mut self.buffer)?;
+        let sent = self.link.as_ref().send_with_fds(&self.buffer, fds)?;
+        self.link.write_all(&self.buffer[sent..])?;
+        self.link.flush()?;
+        Ok(())
     }
 
     /// Writes one message, in one piece.

@@ -15,7 +15,7 @@ const DEAD_PEER_AFTER: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// None of them answers; the last reason.
-pub fn connect(address: &str) -> io::Result<TcpStream> {
+pub(super) fn connect(address: &str) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in address.to_socket_addrs()? {
         match TcpStream::connect_timeout(&address, CONNECT_WITHIN) {

@@ -219,7 +219,7 @@ fn bad_requests_are_refused_before_the_vm_sees_them() {
         (post("/v1/vm/migrations", "{}"), "400"),
         (post("/v1/vm/migrations", r#"{"target":"tcp:127.0.0.1:1","x":1}"#), "400"),
         (post("/v1/vm/migrations", r#"{"target":"tcp:127.0.0.1:1","streams":0}"#), "400"),
-        (post("/v1/vm/migrations", r#"{"target":"unix:/x"}"#), "501"),
+        (post("/v1/vm/migrations", r#"{"target":"unix:/x","mode":"postcopy"}"#), "501"),
         (post("/v1/vm/resolve", r#"{"how":"guess"}"#), "400"),
         (post("/v1/vm/migrations", &" ".repeat(70_000)), "413"),
         (post("/v1/vm", ""), "405"),

@@ -70,6 +70,7 @@ impl PausedMachine {
             IncomingMemory::Fresh => GuestRam::allocate(layout)?,
             IncomingMemory::HandedOver(fd) => GuestRam::adopt(layout, fd)?,
         });
+        ram.map_existing()?;
         let (kvm, capabilities) = kvm::open()?;
         let supported = supported_cpuid(&kvm)?;
         vcpu::check_features(&description.cpuid, &supported)

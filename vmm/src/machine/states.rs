@@ -258,6 +258,13 @@ impl RunningMachine {
         &self.description
     }
 
+    /// When the first vCPU was about to execute, waiting for that up to `within`: on a busy host being let
+    /// go and executing are not the same.
+    #[must_use]
+    pub fn wait_first_entry(&self, within: Duration) -> Option<Instant> {
+        self.machine.gate.wait_first_entry(within)
+    }
+
     /// Takes every vCPU out of the guest and waits until they are, with the I/O of the instruction that
     /// each was in finished.
     #[must_use]

@@ -242,6 +242,22 @@ impl GuestRam {
         }
     }
 
+    /// Maps every page that has memory behind it into this process, so that no one waits for that later.
+    /// Changes nothing in them.
+    ///
+    /// # Errors
+    /// The memfd does not tell which pages there are, or the host is out of memory.
+    pub fn map_existing(&self) -> Result<(), RamError> {
+        let mut extents = Vec::new();
+        for range in self.layout.ranges() {
+            self.extents(range.first_page(), range.pages(), &mut extents)?;
+            for &(first_page, pages) in &extents {
+                self.populate(first_page, pages)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Makes these pages zero, and keeps memory behind them.
     ///
     /// # Errors

@@ -3,8 +3,9 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use super::error::VcpuError;
 use super::exit::GuestEnd;
@@ -32,14 +33,43 @@ pub(super) enum Command {
 /// Counts the vCPUs that are in the guest (or on their way in or out).
 #[derive(Debug, Default)]
 pub struct RunGate {
-    running: Mutex<u32>,
+    inside: Mutex<Inside>,
     changed: Condvar,
     guest_ended: AtomicBool,
 }
 
+#[derive(Debug, Default)]
+struct Inside {
+    running: u32,
+    /// When the first of them was about to execute, since all were parked the last time.
+    first_entry: Option<Instant>,
+}
+
 impl RunGate {
     fn enter(&self) {
-        *self.running.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        let mut inside = self.lock();
+        if inside.running == 0 {
+            inside.first_entry = None;
+        }
+        inside.running += 1;
+    }
+
+    /// Said by a vCPU right before it executes.
+    pub(super) fn note_entry(&self) {
+        let mut inside = self.lock();
+        if inside.first_entry.is_none() {
+            inside.first_entry = Some(Instant::now());
+            self.changed.notify_all();
+        }
+    }
+
+    /// Waits until the first vCPU is about to execute, and says when that was.
+    pub fn wait_first_entry(&self, within: Duration) -> Option<Instant> {
+        let (inside, _) = self
+            .changed
+            .wait_timeout_while(self.lock(), within, |inside| inside.first_entry.is_none())
+            .unwrap_or_else(PoisonError::into_inner);
+        inside.first_entry
     }
 
     /// Said by a vCPU whose guest is over, before it leaves.
@@ -53,15 +83,20 @@ impl RunGate {
     }
 
     pub(super) fn leave(&self) {
-        *self.running.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.lock().running -= 1;
         self.changed.notify_all();
     }
 
     /// Waits until no vCPU is in the guest.
     pub fn wait_all_parked(&self) {
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let _none =
-            self.changed.wait_while(running, |running| *running > 0).unwrap_or_else(PoisonError::into_inner);
+        let _none = self
+            .changed
+            .wait_while(self.lock(), |inside| inside.running > 0)
+            .unwrap_or_else(PoisonError::into_inner);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

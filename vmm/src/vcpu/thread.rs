@@ -74,6 +74,7 @@ impl VcpuThread {
         // Clear before looking at the request: a kick after this line sets it again, a kick before it
         // has set the request already. See `kvm::run_page`.
         page.immediate_exit().store(0, Ordering::SeqCst);
+        self.gate.note_entry();
         loop {
             if self.shared.park_requested.load(Ordering::SeqCst) {
                 return self.finish_pending_io(page);
