@@ -18,6 +18,8 @@ pub const DIRTY: &str = "payload=dirty ws=4M rate=8M report=100ms cpu1.pattern=r
 #[derive(Debug, Default)]
 pub struct Dirtying {
     last: BTreeMap<u64, Progress>,
+    /// How far the lines of each process were read.
+    read: BTreeMap<u32, Mark>,
     cpus: u64,
 }
 
@@ -25,16 +27,19 @@ impl Dirtying {
     /// Of a guest with that many vCPUs.
     #[must_use]
     pub fn new(cpus: u64) -> Self {
-        Self { last: BTreeMap::new(), cpus }
+        Self { cpus, ..Self::default() }
     }
 
-    /// Reads the lines of a process that is, or was, the guest's.
+    /// Reads what a process has said since it was last looked at, whether the guest is there or was.
     ///
     /// # Panics
     /// When a line tells of anything wrong.
     #[track_caller]
-    pub fn follow(&mut self, lines: &[Line]) {
-        watch_mismatches(lines);
+    pub fn follow(&mut self, vm: &VmProcess) {
+        let since = self.read.insert(vm.pid(), vm.serial().mark()).unwrap_or(Mark::START);
+        let until = self.read[&vm.pid()];
+        let lines = vm.serial().lines_between(since, until);
+        watch_mismatches(&lines);
         for line in lines {
             let Some(Report::Progress(now)) = parse_line(&line.text) else { continue };
             if let Some(before) = self.last.insert(now.cpu, now) {
@@ -48,18 +53,19 @@ impl Dirtying {
     }
 
     /// Waits until every vCPU has written more pages at this process than ever before; then checks
-    /// all it said since `since`, and returns the mark for the next time.
+    /// all that it said.
     ///
     /// # Panics
     /// When a vCPU does not go on, or a page is wrong.
     #[track_caller]
-    pub fn goes_on(&mut self, vm: &VmProcess, since: Mark) -> Mark {
+    pub fn goes_on(&mut self, vm: &VmProcess) {
         let mut waiting: Vec<u64> = (0..self.cpus).collect();
-        let begin = vm.serial().mark();
         let reports = |line: &str| match parse_line(line) {
             Some(Report::Progress(progress)) => Some(progress),
             _ => None,
         };
+        let begin = vm.serial().mark();
+        self.follow(vm);
         let last = self.last.clone();
         vm.serial().wait(begin, "progress of every vCPU", crate::PATIENCE, |line| {
             if let Some(now) = reports(line) {
@@ -68,10 +74,7 @@ impl Dirtying {
             }
             waiting.is_empty().then_some(())
         });
-        let mark = vm.serial().mark();
-        let lines = vm.serial().lines_since(since);
-        self.follow(&lines);
-        mark
+        self.follow(vm);
     }
 
     /// Asks the guest to check every page now.

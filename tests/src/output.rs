@@ -78,6 +78,11 @@ impl Output {
         self.log().lines[mark.line..].to_vec()
     }
 
+    /// Lines that ended between two marks.
+    pub(crate) fn lines_between(&self, since: Mark, until: Mark) -> Vec<Line> {
+        self.log().lines[since.line..until.line].to_vec()
+    }
+
     /// All lines, and what was begun, as one text.
     #[must_use]
     pub fn text(&self) -> String {

@@ -12,7 +12,7 @@ use godwit_migrate::protocol::{
     Features, Hello, Message, RefusalReason, Version, VersionRange, VmName, encode,
 };
 use godwit_migrate::transport::ControlReader;
-use godwit_tests::{Dice, Dirtying, Host, Mark, PATIENCE, alone, godwit, kvm, root, skip, wait_for};
+use godwit_tests::{Dice, Dirtying, Host, PATIENCE, alone, godwit, kvm, root, skip, wait_for};
 
 const GUEST: &str = "payload=dirty ws=1M rate=4M report=50ms";
 const RELAXED: [&str; 2] = ["--max-downtime", "200ms"];
@@ -183,7 +183,7 @@ fn a_socket_or_name_in_use_is_refused_and_its_owner_unharmed() {
     let socket = socket.to_str().expect("plain");
     let mut guest = Dirtying::new(1);
     let vm = host.run_with("first", 1, "32M", GUEST, &["--api", socket]);
-    let mark = guest.goes_on(&vm, Mark::START);
+    guest.goes_on(&vm);
     let again = ["run", "--kernel", "builtin", "--memory", "32M", "--name", "second", "--api", socket];
     host.godwit(&again).assert_fails(1, &[socket, "another process"]);
     let again = ["run", "--kernel", "builtin", "--memory", "32M", "--name", "first"];
@@ -193,7 +193,7 @@ fn a_socket_or_name_in_use_is_refused_and_its_owner_unharmed() {
     let again = ["receive", "--listen", "tcp:127.0.0.1:0", "--api", plain.to_str().expect("plain")];
     host.godwit(&again).assert_fails(1, &["not a socket"]);
     assert_eq!(std::fs::read_to_string(&plain).expect("it is there"), "precious");
-    guest.goes_on(&vm, mark);
+    guest.goes_on(&vm);
     assert_eq!(vm.info().state, VmState::Running);
     assert_eq!(host.entries().len(), 1);
 }
@@ -231,7 +231,7 @@ fn refused_by(host: &Host, to: &str, parts: &[&str], vm: &godwit_tests::VmProces
     }
     let messages = moved.finished.stderr.lines().filter(|line| line.contains("failed")).count();
     assert_eq!(messages, 1, "{}", moved.finished.stderr);
-    guest.goes_on(vm, Mark::START);
+    guest.goes_on(vm);
     assert_eq!(vm.info().state, VmState::Running);
 }
 
@@ -244,7 +244,7 @@ fn a_target_that_is_none_is_told_and_the_guest_runs_on() {
     let host = Host::new();
     let mut guest = Dirtying::new(1);
     let vm = host.run("stays", 1, "32M", GUEST);
-    guest.goes_on(&vm, Mark::START);
+    guest.goes_on(&vm);
 
     // Nobody listens.
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -274,12 +274,12 @@ fn a_target_that_is_none_is_told_and_the_guest_runs_on() {
     moved.assert(MigrationOutcome::Failed);
     assert!(moved.result.total_ms < 5_000.0, "{:?}", moved.result);
     assert!(!moved.reason().is_empty());
-    guest.goes_on(&vm, Mark::START);
+    guest.goes_on(&vm);
 
     // After all this the next one succeeds.
     let target = host.receive();
     host.migrate("stays", target.address(), &RELAXED).assert(MigrationOutcome::Completed);
-    guest.goes_on(&target, Mark::START);
+    guest.goes_on(&target);
 }
 
 /// Listens, reads the first message of one source, then does as told and closes.
@@ -378,11 +378,11 @@ fn a_receiver_outlives_all_garbage() {
     // A real one still comes through.
     let mut guest = Dirtying::new(1);
     let mut vm = host.run("welcome", 1, "32M", GUEST);
-    guest.goes_on(&vm, Mark::START);
+    guest.goes_on(&vm);
     host.migrate("welcome", target.address(), &RELAXED).assert(MigrationOutcome::Completed);
     assert_eq!(vm.wait_exit(), 0);
-    guest.follow(&vm.serial().lines_since(Mark::START));
-    guest.goes_on(&target, Mark::START);
+    guest.follow(&vm);
+    guest.goes_on(&target);
     drop((half, knocks));
     wait_for("threads of strangers end", PATIENCE, || (target.usage().threads < 20).then_some(()));
 }
@@ -411,7 +411,7 @@ fn a_source_that_falls_silent_gives_its_place_up() {
         let moved = host.migrate("waits", target.address(), &RELAXED);
         (moved.result.status == MigrationOutcome::Completed).then_some(())
     });
-    Dirtying::new(1).goes_on(&target, Mark::START);
+    Dirtying::new(1).goes_on(&target);
     drop(vm);
 }
 
@@ -424,19 +424,19 @@ fn a_name_that_is_taken_at_the_target_is_refused() {
     let (here, there) = (Host::new(), Host::new());
     let mut guest = Dirtying::new(1);
     let vm = here.run("twin", 1, "32M", GUEST);
-    guest.goes_on(&vm, Mark::START);
+    guest.goes_on(&vm);
     let other = there.run("twin", 1, "32M", GUEST);
     let target = there.receive();
     let moved = here.migrate("twin", target.address(), &RELAXED);
     moved.assert(MigrationOutcome::Failed);
     assert!(moved.reason().contains("twin") && moved.reason().contains("--name"), "{}", moved.reason());
-    guest.goes_on(&vm, Mark::START);
-    Dirtying::new(1).goes_on(&other, Mark::START);
+    guest.goes_on(&vm);
+    Dirtying::new(1).goes_on(&other);
     assert_eq!(target.info().state, VmState::Incoming);
     // As the line says: under another name it can come.
     let named = there.receive_with(&["--name", "twin-2"]);
     here.migrate("twin", named.address(), &RELAXED).assert(MigrationOutcome::Completed);
-    guest.goes_on(&named, Mark::START);
+    guest.goes_on(&named);
     assert_eq!(named.info().name, "twin-2");
-    Dirtying::new(1).goes_on(&other, Mark::START);
+    Dirtying::new(1).goes_on(&other);
 }

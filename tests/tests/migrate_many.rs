@@ -3,7 +3,7 @@
 
 use godwit_api::{MigrationOutcome, VmState};
 use godwit_tests::{
-    DIRTY, Dirtying, Host, Mark, Usage, VmProcess, alone, kvm, repetitions, skip, wait_for,
+    DIRTY, Dirtying, Host, Usage, VmProcess, alone, kvm, repetitions, skip, wait_for,
 };
 
 const RELAXED: [&str; 2] = ["--max-downtime", "200ms"];
@@ -30,8 +30,8 @@ fn move_on(host: &Host, vm: &mut VmProcess, guest: &mut Dirtying) -> VmProcess {
     moved.assert(MigrationOutcome::Completed);
     assert!(moved.result.downtime_ms.is_some_and(|ms| ms > 0.0), "{:?}", moved.result);
     assert_eq!(vm.wait_exit(), 0, "a source ends when its guest is elsewhere");
-    guest.follow(&vm.serial().lines_since(Mark::START));
-    guest.goes_on(&target, Mark::START);
+    guest.follow(&vm);
+    guest.goes_on(&target);
     target
 }
 
@@ -46,7 +46,7 @@ fn many_moves_in_a_row_lose_nothing_and_leak_nothing() {
     let moves = repetitions(20, 200);
     let mut guest = Dirtying::new(4);
     let mut vm = host.run("many", 4, "64M", DIRTY);
-    guest.goes_on(&vm, Mark::START);
+    guest.goes_on(&vm);
     let mut usages = Vec::new();
     for _ in 0..moves {
         vm = move_on(&host, &mut vm, &mut guest);
@@ -84,16 +84,16 @@ fn a_chain_of_three_hosts_ends_where_it_began() {
     let hosts = [Host::new(), Host::new(), Host::new()];
     let mut guest = Dirtying::new(4);
     let mut vm = hosts[0].run("chain", 4, "64M", DIRTY);
-    guest.goes_on(&vm, Mark::START);
+    guest.goes_on(&vm);
     let rounds = repetitions(2, 10);
     for (from, to) in [(0, 1), (1, 2), (2, 0)].repeat(rounds) {
         let target = hosts[to].receive();
         hosts[from].migrate("chain", target.address(), &RELAXED).assert(MigrationOutcome::Completed);
         assert_eq!(vm.wait_exit(), 0);
         hosts[from].assert_nothing_left();
-        guest.follow(&vm.serial().lines_since(Mark::START));
+        guest.follow(&vm);
         vm = target;
-        guest.goes_on(&vm, Mark::START);
+        guest.goes_on(&vm);
         assert_eq!(vm.info().state, VmState::Running);
     }
     guest.verify(&mut vm);
@@ -112,7 +112,7 @@ fn failed_moves_leave_nothing_in_the_source_nor_in_the_target() {
     let host = Host::new();
     let mut guest = Dirtying::new(4);
     let mut vm = host.run("fails", 4, "64M", DIRTY);
-    let mut mark = guest.goes_on(&vm, Mark::START);
+    guest.goes_on(&vm);
     let target = host.receive();
     let proxy = godwit_tests::proxy::Proxy::to(target.address());
     let mut sources = Vec::new();
@@ -126,7 +126,7 @@ fn failed_moves_leave_nothing_in_the_source_nor_in_the_target() {
         sources.push(settled(&vm));
         targets.push(settled(&target));
     }
-    mark = guest.goes_on(&vm, mark);
+    guest.goes_on(&vm);
     for (side, usages, process) in [("source", &sources, &vm), ("target", &targets, &target)] {
         println!("{side}: first {:?}, last {:?}", usages[0], usages[usages.len() - 1]);
         let seen = || {
@@ -146,8 +146,8 @@ fn failed_moves_leave_nothing_in_the_source_nor_in_the_target() {
     // And the next one succeeds as if nothing had been.
     host.migrate("fails", &proxy.address(), &RELAXED).assert(MigrationOutcome::Completed);
     assert_eq!(vm.wait_exit(), 0);
-    guest.follow(&vm.serial().lines_since(mark));
+    guest.follow(&vm);
     let mut target = target;
-    guest.goes_on(&target, Mark::START);
+    guest.goes_on(&target);
     guest.verify(&mut target);
 }
