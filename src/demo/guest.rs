@@ -143,12 +143,13 @@ fn found(lines: &[String], cpus: u32) -> Option<Found> {
             Said::Verified { cpu, pages, mismatches } if cpu == wanted => Some(Found { pages, mismatches }),
             _ => None,
         })?;
+        // The count only grows.
         let before = said().filter_map(|said| match said {
             Said::Progress(progress) if progress.cpu == wanted => Some(progress.mismatches),
             _ => None,
         });
         sum.pages += verified.pages;
-        sum.mismatches = sum.mismatches.saturating_add(verified.mismatches).saturating_add(before.last()?);
+        sum.mismatches = sum.mismatches.saturating_add(verified.mismatches).saturating_add(before.max()?);
     }
     Some(sum)
 }

@@ -26,6 +26,7 @@ impl fmt::Display for Invitation {
         writeln!(f, "  1  {godwit} run --name web --kernel builtin --cmdline 'payload=dirty rate=50M'")?;
         writeln!(f, "  2  {godwit} receive --listen tcp:127.0.0.1:7000 --serial none &")?;
         writeln!(f, "     {godwit} migrate web tcp:127.0.0.1:7000")?;
+        writeln!(f, "     {godwit} stop web")?;
         write!(f, "All there is: {godwit} --help")
     }
 }

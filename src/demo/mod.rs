@@ -8,7 +8,7 @@
 //! ```
 //! It is nothing but a user of the product: it starts `godwit run` and `godwit receive`, talks to them
 //! over their API and reads the guest's serial port. Guards end every process and remove every file,
-//! however the demo ends.
+//! however the demo ends; if it is killed (SIGKILL), the kernel still ends the processes.
 
 mod error;
 mod guest;
@@ -46,7 +46,7 @@ const PROCESSES: usize = 3;
 pub(crate) fn demo(screen: &mut dyn Screen) -> Result<Report, DemoError> {
     let began = Instant::now();
     let guest = Guest::for_this_host();
-    screen.say("Boots a guest that never stops writing and moves it live through three processes.\n");
+    screen.say("Boots a guest that never stops writing, and moves it live, twice.\n");
 
     // Dropped in reverse: the processes end before their directory goes.
     let scratch = Scratch::create()?;

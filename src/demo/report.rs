@@ -142,7 +142,7 @@ mod tests {
     fn made(total_ms: f64, mismatches: u64) -> MoveReport {
         MoveReport {
             total_ms,
-            blackout_outside_ms: 3.14,
+            blackout_outside_ms: 3.26,
             blackout_engine_ms: None,
             longest_gap_before_ms: 0.26,
             longest_gap_copying_ms: 0.5,
@@ -161,7 +161,7 @@ mod tests {
         for expected in [
             "  process                          1 → 2     2 → 3",
             "  whole move                      812 ms    1.25 s",
-            "  blackout, seen from outside     3.1 ms    3.1 ms   silence on its serial port",
+            "  blackout, seen from outside     3.3 ms    3.3 ms   silence on its serial port",
             "  blackout, as the engine says   unknown   unknown",
             "  pages sent                      88 742    88 742",
             "  mismatches                           0         7",

@@ -1,0 +1,240 @@
+//! A process that runs a VM.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin};
+use std::time::Duration;
+
+use godwit_api::client::Client;
+use godwit_api::registry::RuntimeDir;
+use godwit_api::{VmInfo, VmState};
+use godwit_guest_images::command::Command as GuestCommand;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::output::{Mark, Output};
+use crate::usage::Usage;
+use crate::{PATIENCE, wait_for};
+
+/// `godwit run` or `godwit receive`; killed when dropped.
+#[derive(Debug)]
+pub struct VmProcess {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    serial: Output,
+    messages: Output,
+    runtime: PathBuf,
+    listen: String,
+    ended: Option<Option<i32>>,
+}
+
+impl VmProcess {
+    pub(crate) fn start(mut command: std::process::Command, runtime: PathBuf, beats: bool) -> Self {
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let stdin = child.stdin.take();
+        let serial = Output::collect("serial", child.stdout.take().expect("piped"), beats);
+        let messages = Output::collect("messages", child.stderr.take().expect("piped"), false);
+        Self { child, stdin, serial, messages, runtime, listen: String::new(), ended: None }
+    }
+
+    pub(crate) fn wait_until_it_listens(&mut self) {
+        let said = self.messages.wait_text(Mark::START, "waiting for a VM on tcp:");
+        let at = said.find("tcp:").expect("it was waited for");
+        said[at..].trim().clone_into(&mut self.listen);
+    }
+
+    /// Where a receiver listens: `tcp:HOST:PORT`.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.listen
+    }
+
+    /// The process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What the guest says.
+    #[must_use]
+    pub fn serial(&self) -> &Output {
+        &self.serial
+    }
+
+    /// What the process says on standard error.
+    #[must_use]
+    pub fn messages(&self) -> &Output {
+        &self.messages
+    }
+
+    /// What it holds.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        Usage::of(self.pid())
+    }
+
+    /// Types a line into the guest.
+    ///
+    /// # Panics
+    /// When the process is gone.
+    pub fn send(&mut self, command: GuestCommand<'_>) {
+        self.type_bytes(format!("{command}\n").as_bytes());
+    }
+
+    /// Types into the guest.
+    ///
+    /// # Panics
+    /// When the process is gone, or its standard input was closed.
+    pub fn type_bytes(&mut self, bytes: &[u8]) {
+        let stdin = self.stdin.as_mut().expect("standard input is open");
+        stdin.write_all(bytes).and_then(|()| stdin.flush()).expect("the process reads");
+    }
+
+    /// Ends its standard input.
+    pub fn close_stdin(&mut self) {
+        self.stdin = None;
+    }
+
+    /// A client of its API.
+    ///
+    /// # Panics
+    /// When the registry does not know the process.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        let pid = self.pid();
+        let directory = RuntimeDir::at(&self.runtime).expect("the runtime directory is ours");
+        let entries = directory.list().expect("it can be read").entries;
+        let entry = entries.into_iter().find(|entry| entry.file.pid == pid);
+        let entry = entry.unwrap_or_else(|| panic!("no entry of process {pid}\n{}", self.messages.tail()));
+        Client::new(entry.file.api_socket)
+    }
+
+    /// What it says about itself.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    #[must_use]
+    pub fn info(&self) -> VmInfo {
+        self.client().info().unwrap_or_else(|error| panic!("{error}\n{}", self.messages.tail()))
+    }
+
+    /// Waits until its state is such, and returns it. A process that ends meanwhile counts as one
+    /// that has handed over.
+    ///
+    /// # Panics
+    /// When that does not happen in time.
+    pub fn wait_state(&mut self, what: &str, wanted: impl Fn(&VmState) -> bool) -> VmState {
+        let mut last = None;
+        let until = std::time::Instant::now() + PATIENCE;
+        loop {
+            let state = self.state();
+            if wanted(&state) {
+                return state;
+            }
+            last = Some(state).or(last);
+            assert!(
+                std::time::Instant::now() < until,
+                "the state did not become {what}: {last:?}\n{}",
+                self.messages.tail()
+            );
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Its state now; `Dead` when it has ended.
+    pub fn state(&mut self) -> VmState {
+        let dead = || VmState::Dead { was: "ended".to_owned() };
+        if self.exited().is_some() {
+            return dead();
+        }
+        let directory = RuntimeDir::at(&self.runtime).expect("the runtime directory is ours");
+        let entries = directory.list().expect("it can be read").entries;
+        let pid = self.pid();
+        let socket = entries.into_iter().find(|entry| entry.file.pid == pid).map(|e| e.file.api_socket);
+        match socket.map(|socket| Client::new(socket).info()) {
+            Some(Ok(info)) => info.state,
+            // It may be on its way out.
+            _ => dead(),
+        }
+    }
+
+    /// Its exit status, if it has ended: `None` inside for a signal.
+    pub fn exited(&mut self) -> Option<Option<i32>> {
+        if self.ended.is_none() {
+            let status = self.child.try_wait().expect("a child can be waited for");
+            self.ended = status.map(|status| status.code());
+        }
+        self.ended
+    }
+
+    /// Waits for its end, and returns its exit status.
+    ///
+    /// # Panics
+    /// When it does not end in time, or a signal ended it.
+    #[track_caller]
+    pub fn wait_exit(&mut self) -> i32 {
+        let until = std::time::Instant::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = self.exited() {
+                break status;
+            }
+            assert!(
+                std::time::Instant::now() < until,
+                "process {} does not end\n{}\n{}",
+                self.pid(),
+                self.messages.tail(),
+                self.serial.tail()
+            );
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        self.serial.wait_end(PATIENCE);
+        self.messages.wait_end(PATIENCE);
+        status.unwrap_or_else(|| panic!("a signal ended process {}\n{}", self.pid(), self.messages.tail()))
+    }
+
+    /// Kills it, as a power cut would, and waits until it is gone.
+    pub fn kill(&mut self) {
+        // Both fail only if it has ended already.
+        let _ = self.child.kill();
+        if let Ok(status) = self.child.wait() {
+            self.ended = Some(status.code());
+        }
+    }
+
+    /// Stops it in the middle of whatever it does.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+        // Every thread, not only the one that took the signal.
+        wait_for("every thread is stopped", PATIENCE, || self.all_threads_are_stopped().then_some(()));
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Panics
+    /// When the process is gone.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).expect("the process is there");
+    }
+
+    fn all_threads_are_stopped(&self) -> bool {
+        let Ok(tasks) = std::fs::read_dir(format!("/proc/{}/task", self.pid())) else { return true };
+        tasks.flatten().all(|task| {
+            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            // The state follows the name, which is in parentheses.
+            stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with(['T', 't']))
+        })
+    }
+}
+
+impl Drop for VmProcess {
+    fn drop(&mut self) {
+        if self.ended.is_none() {
+            self.kill();
+        }
+    }
+}
