@@ -12,7 +12,7 @@ pub struct Seen {
     pub way: Way,
     /// Its kind.
     pub kind: Kind,
-    /// How many of its kind went this way before, since the last heal.
+    /// How many of its kind went this way before, since the `Hello` of this attempt.
     pub nth: u32,
     /// Its bytes, header included.
     pub bytes: usize,

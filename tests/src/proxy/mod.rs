@@ -181,12 +181,11 @@ impl Proxy {
         let mut state = self.link.state();
         state.down = false;
         state.stalled = false;
-        state.seen.clear();
         drop(state);
         self.link.changed.notify_all();
     }
 
-    /// The frames since the start, or since the last [`heal`](Self::heal).
+    /// The frames of the last attempt, from its `Hello` on.
     #[must_use]
     pub fn seen(&self) -> Vec<Seen> {
         self.link.state().seen.iter().map(|(_, seen)| *seen).collect()
