@@ -9,6 +9,8 @@ use godwit_tests::{
 const RELAXED: [&str; 2] = ["--max-downtime", "200ms"];
 /// Allocators keep what they had: a little more or less private memory says nothing.
 const NOISE_KIB: u64 = 1536;
+/// What arenas for threads may come to.
+const ARENAS_KIB: u64 = 12 << 10;
 
 /// What a process holds once nothing of a migration is under way.
 fn settled(vm: &VmProcess) -> Usage {
@@ -141,7 +143,13 @@ fn failed_moves_leave_nothing_in_the_source_nor_in_the_target() {
         let most = |of: fn(&Usage) -> u64| first.iter().map(of).max().expect("three");
         assert!(least(|u| u.fds as u64) <= most(|u| u.fds as u64), "file descriptors, {}", seen());
         assert!(least(|u| u.threads as u64) <= most(|u| u.threads as u64), "threads, {}", seen());
-        assert!(least(|u| u.private_kib) <= most(|u| u.private_kib) + NOISE_KIB, "memory, {}", seen());
+        // Each thread that comes and goes may get an arena of the allocator that was never used; they
+        // are as many as the host's CPUs allow, and then it ends.
+        assert!(least(|u| u.private_kib) <= most(|u| u.private_kib) + ARENAS_KIB, "memory, {}", seen());
+        if usages.len() >= 100 {
+            let half = usages[usages.len() / 2].private_kib;
+            assert!(least(|u| u.private_kib) <= half + NOISE_KIB, "memory, {}", seen());
+        }
     }
     // And the next one succeeds as if nothing had been.
     host.migrate("fails", &proxy.address(), &RELAXED).assert(MigrationOutcome::Completed);
