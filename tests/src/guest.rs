@@ -123,9 +123,9 @@ pub fn watch_mismatches(lines: &[Line]) {
             Some(Report::Mismatch(_) | Report::Exception { .. } | Report::Panic(_) | Report::Error(_)) => {
                 panic!("the guest says: {}", line.text)
             }
-            Some(
-                Report::Progress(Progress { mismatches, .. }) | Report::Verified { mismatches, .. },
-            ) => assert_eq!(mismatches, 0, "{}", line.text),
+            Some(Report::Progress(Progress { mismatches, .. }) | Report::Verified { mismatches, .. }) => {
+                assert_eq!(mismatches, 0, "{}", line.text)
+            }
             _ => {}
         }
     }

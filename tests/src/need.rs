@@ -44,7 +44,6 @@ pub fn repetitions(normal: usize, long: usize) -> usize {
 
 /// Lets one test of a file at a time have the machine: guests that write memory keep every core busy,
 /// and time limits and gaps are about what is left.
-#[must_use]
 pub fn alone() -> MutexGuard<'static, ()> {
     static MACHINE: Mutex<()> = Mutex::new(());
     MACHINE.lock().unwrap_or_else(PoisonError::into_inner)

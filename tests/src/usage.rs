@@ -33,7 +33,10 @@ impl Usage {
     #[must_use]
     pub fn descriptors(pid: u32) -> Vec<String> {
         let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
-        entries.flatten().filter_map(|fd| Some(fs::read_link(fd.path()).ok()?.display().to_string())).collect()
+        entries
+            .flatten()
+            .filter_map(|fd| Some(fs::read_link(fd.path()).ok()?.display().to_string()))
+            .collect()
     }
 
     /// The names of its threads, for a person.

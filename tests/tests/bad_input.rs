@@ -348,7 +348,7 @@ fn a_receiver_outlives_all_garbage() {
     let mut commit = frame.clone();
     commit[2] = 24;
     let mut random = vec![0_u8; 100_000];
-    random.fill_with(|| dice.next().to_le_bytes()[0]);
+    random.fill_with(|| dice.roll().to_le_bytes()[0]);
     let mut disguised = random.clone();
     disguised[..3].copy_from_slice(&[b'G', b'W', 1]);
     let http = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec();
@@ -360,8 +360,11 @@ fn a_receiver_outlives_all_garbage() {
         let _ = link.shutdown(std::net::Shutdown::Write);
         let mut answer = Vec::new();
         let ended = link.read_to_end(&mut answer);
-        assert!(ended.as_ref().is_ok() || ended.as_ref().is_err_and(|e| e.kind() != std::io::ErrorKind::WouldBlock),
-            "it neither answered nor hung up: {garbage:02x?}: {ended:?}");
+        assert!(
+            ended.as_ref().is_ok()
+                || ended.as_ref().is_err_and(|e| e.kind() != std::io::ErrorKind::WouldBlock),
+            "it neither answered nor hung up: {garbage:02x?}: {ended:?}"
+        );
         assert!(answer.len() < 10_000, "a long answer to garbage");
     }
     // Half a frame, then silence, from many; and one that only knocks. They stay open below.

@@ -316,7 +316,10 @@ fn a_target_killed_at_random_loses_nothing() {
         });
         scene.target.kill();
         let door = scene.proxy.trouble_within(Duration::ZERO);
-        eprintln!("point {point}: killed after {} bytes, at the door: {door}", scene.proxy.forwarded() - before);
+        eprintln!(
+            "point {point}: killed after {} bytes, at the door: {door}",
+            scene.proxy.forwarded() - before
+        );
         if door {
             // COMMIT was said: the source does not guess, whatever became of it.
             scene.proxy.cut();

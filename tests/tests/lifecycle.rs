@@ -282,7 +282,14 @@ fn every_json_answer_is_json() {
     assert_eq!(refused.status, Some(1));
     let keys: Vec<_> = refused.json().as_object().expect("an object").keys().cloned().collect();
     let mut contract = [
-        "status", "mode", "total_ms", "downtime_ms", "rounds", "bytes_sent", "pages_sent", "zero_pages",
+        "status",
+        "mode",
+        "total_ms",
+        "downtime_ms",
+        "rounds",
+        "bytes_sent",
+        "pages_sent",
+        "zero_pages",
         "reason",
     ];
     contract.sort_unstable();

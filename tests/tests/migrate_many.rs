@@ -2,9 +2,7 @@
 //! grows with the number of moves behind it.
 
 use godwit_api::{MigrationOutcome, VmState};
-use godwit_tests::{
-    DIRTY, Dirtying, Host, Usage, VmProcess, alone, kvm, repetitions, skip, wait_for,
-};
+use godwit_tests::{DIRTY, Dirtying, Host, Usage, VmProcess, alone, kvm, repetitions, skip, wait_for};
 
 const RELAXED: [&str; 2] = ["--max-downtime", "200ms"];
 /// Allocators keep what they had: a little more or less private memory says nothing.
@@ -32,7 +30,7 @@ fn move_on(host: &Host, vm: &mut VmProcess, guest: &mut Dirtying) -> VmProcess {
     moved.assert(MigrationOutcome::Completed);
     assert!(moved.result.downtime_ms.is_some_and(|ms| ms > 0.0), "{:?}", moved.result);
     assert_eq!(vm.wait_exit(), 0, "a source ends when its guest is elsewhere");
-    guest.follow(&vm);
+    guest.follow(vm);
     guest.goes_on(&target);
     target
 }

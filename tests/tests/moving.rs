@@ -38,7 +38,8 @@ fn a_cancelled_move_ends_with_3_and_the_guest_runs_on() {
             host.succeed(&["cancel", "stay"]);
         } else {
             let pid = rustix::process::Pid::from_raw(i32::try_from(moving.pid()).expect("a pid"));
-            rustix::process::kill_process(pid.expect("not 0"), rustix::process::Signal::INT).expect("it runs");
+            rustix::process::kill_process(pid.expect("not 0"), rustix::process::Signal::INT)
+                .expect("it runs");
         }
         moving.finish(PATIENCE).assert(MigrationOutcome::Cancelled);
         guest.goes_on(&vm);

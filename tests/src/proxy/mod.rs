@@ -130,9 +130,11 @@ impl Proxy {
 
     /// The `nth` frame (from 0) of this kind that goes this way meets this fate; all others go on.
     pub fn at(&self, way: Way, kind: Kind, nth: u32, fate: Fate) {
-        self.rule(move |seen| {
-            if seen.way == way && seen.kind == kind && seen.nth == nth { fate } else { Fate::Forward }
-        });
+        self.rule(
+            move |seen| {
+                if seen.way == way && seen.kind == kind && seen.nth == nth { fate } else { Fate::Forward }
+            },
+        );
     }
 
     /// Cuts once so many more bytes were forwarded.
