@@ -51,7 +51,15 @@ impl Control for Arc<Vm> {
                 "decide with `godwit resolve`, or give --force to throw this copy away",
             ));
         }
-        self.events.send(Event::Stop).map_err(|_| ApiError::internal("this VM is ending already", "wait"))
+        if !force && self.status().migration.as_ref().is_some_and(|m| m.remote.is_some()) {
+            return Err(ApiError::wrong_state(
+                "the guest is being migrated",
+                "wait for the migration, end it with `godwit cancel`, or give --force to end this process at once",
+            ));
+        }
+        self.events
+            .send(Event::Stop { force })
+            .map_err(|_| ApiError::internal("this VM is ending already", "wait"))
     }
 
     fn migrate(&self, request: MigrateRequest) -> Result<mpsc::Receiver<MigrationEvent>, ApiError> {

@@ -1,7 +1,8 @@
 //! Reads what is to be booted.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use godwit_guest_images::TEST_KERNEL;
@@ -52,7 +53,12 @@ impl KernelFiles {
 fn read(what: &'static str, path: &str) -> Result<Vec<u8>, KernelError> {
     let failed = |source| KernelError::Read { what, path: path.into(), source };
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(failed)?;
+    // A pipe in its place must not block us.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
+        .open(path)
+        .map_err(failed)?;
     if !file.metadata().map_err(failed)?.is_file() {
         return Err(failed(io::Error::other("it is not a regular file")));
     }

@@ -13,6 +13,7 @@ mod control;
 mod exit;
 pub(crate) mod http;
 mod kernel;
+mod main_loop;
 mod process;
 mod receive;
 mod run;

@@ -1,15 +1,15 @@
 //! What `run` and `receive` share: how a VM process begins, waits and ends.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use godwit_api::registry::{NewEntry, RegistryError, RuntimeDir};
 use godwit_api::{VmName, VmState};
 use godwit_vmm::machine::{MachineConfig, PausedMachine};
-use godwit_vmm::saved_state::{MachineDescriptionV1, OnResetV1};
-use godwit_vmm::vcpu::GuestEnd;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -17,10 +17,12 @@ use super::console::{OutputError, Outputs};
 use super::exit::Exit;
 use super::http::{self, ApiSocket, BindError, ServeError, ServerHandle};
 use super::kernel::{KernelError, KernelFiles};
+use super::main_loop::{MainLoop, Watch};
 use super::vm::{Event, Vm};
-use super::watch::Verdict;
 use crate::cli::Serial;
 
+/// How long a process that received a guest still answers a source that may not know.
+const ANSWER_FOR: Duration = Duration::from_secs(10);
 /// How long the end waits for answers of the API that are on their way.
 const API_GRACE: Duration = Duration::from_secs(2);
 
@@ -61,6 +63,8 @@ pub(super) struct Beginning {
 /// A VM process that others can find and talk to.
 pub(super) struct Process {
     pub(super) vm: Arc<Vm>,
+    pub(super) watch: Watch,
+    pub(super) receiver: Option<JoinHandle<()>>,
     events: Receiver<Event>,
     server: ServerHandle,
     outputs: Outputs,
@@ -97,9 +101,11 @@ impl Process {
             Ok((outputs, server))
         })();
         match begun {
-            Ok((outputs, server)) => Ok(Self { vm, events, server, outputs }),
+            Ok((outputs, server)) => {
+                Ok(Self { vm, watch: Watch::Off, receiver: None, events, server, outputs })
+            }
             Err(error) => {
-                leave(&vm);
+                leave(&vm, Record::Remove);
                 Err(error)
             }
         }
@@ -107,129 +113,47 @@ impl Process {
 
     /// Waits until the VM is over, and ends the process's part in it.
     pub(super) fn serve(self) -> Exit {
-        let exit = self.wait();
+        let exit = MainLoop::new(&self.vm, &self.events, self.watch).run();
         self.end(exit)
     }
 
-    /// Ends everything in order: the guest, then what it said last, then the API, then the entry.
+    /// Ends everything in order: the guest, what it said last, the target's word to a source that still
+    /// asks, then the API, then the entry.
     pub(super) fn end(self, exit: Exit) -> Exit {
-        let Self { vm, outputs, server, .. } = self;
-        let receiver = vm.change(|status| status.receiver.take());
-        if let Some(receiver) = receiver {
-            receiver.stop();
-        }
+        let Self { vm, outputs, server, receiver, .. } = self;
         vm.forget_machine();
         outputs.finish();
+        let record = if told_the_source(&vm) { Record::Remove } else { Record::Leave };
+        let remote = vm.change(|status| status.receiver.take());
+        if let Some(remote) = remote {
+            remote.stop();
+        }
+        if let Some(receiver) = receiver {
+            // It ends at once when it is stopped, or has ended already.
+            let _ = receiver.join();
+        }
         server.shutdown(API_GRACE);
-        leave(&vm);
+        leave(&vm, record);
         exit
     }
+}
 
-    fn wait(&self) -> Exit {
-        let mut signals = 0;
-        for event in &self.events {
-            let exit = match event {
-                Event::GuestEnded { generation, end } => {
-                    if generation != self.vm.status().generation {
-                        continue;
-                    }
-                    self.tell_migration_that_guest_ended();
-                    self.guest_ended(end)
-                }
-                Event::Stop => {
-                    self.stopping();
-                    Some(Exit::Done)
-                }
-                Event::Signal => {
-                    signals += 1;
-                    self.on_signal(signals)
-                }
-                Event::HandedOver { to } => {
-                    let name = self.vm.status().registration.file().name.clone();
-                    say(&format!("{name} was handed over to {to}"));
-                    Some(Exit::Done)
-                }
-                Event::Watched(verdict) => Some(on_verdict(verdict)),
-                Event::ReceiverEnded { error: Some(what) } | Event::VmmFailed { what } => {
-                    say(&what);
-                    Some(Exit::VmmFailed)
-                }
-                Event::ReceiverEnded { error: None } => None,
-            };
-            if let Some(exit) = exit {
-                return exit;
-            }
-        }
-        Exit::VmmFailed
-    }
+/// Whether nobody needs this process's word on a guest that it received. A source that lost the link at
+/// the door asks for it; it gets some time to.
+fn told_the_source(vm: &Vm) -> bool {
+    let owes_an_answer = {
+        let status = vm.status();
+        status.receiver.is_some() && status.epoch > 0
+    };
+    !owes_an_answer || vm.wait_until(ANSWER_FOR, |status| status.receiver.is_none())
+}
 
-    fn on_signal(&self, signals: u32) -> Option<Exit> {
-        let unconfirmed = matches!(self.vm.status().state, VmState::Unconfirmed { .. });
-        if unconfirmed && signals < 2 {
-            say("the guest is handed over, unconfirmed, and this may be the only copy: \
-                 decide with `godwit resolve`, or send the signal again to throw this copy away");
-            return None;
-        }
-        self.stopping();
-        Some(Exit::Done)
-    }
-
-    fn stopping(&self) {
-        self.tell_migration_that_guest_ended();
-        self.vm.enter(VmState::Stopping);
-    }
-
-    fn tell_migration_that_guest_ended(&self) {
-        if let Some(remote) = self.vm.status().migration.as_ref().and_then(|m| m.remote.as_ref()) {
-            remote.guest_ended();
-        }
-    }
-
-    fn guest_ended(&self, end: GuestEnd) -> Option<Exit> {
-        match end {
-            GuestEnd::PoweredOff => Some(Exit::Done),
-            GuestEnd::DebugExit(value) => Some(Exit::DebugExit(value)),
-            GuestEnd::Crashed(report) => {
-                self.vm.enter(VmState::Crashed { reason: report.reason.clone() });
-                say(&format!("the guest crashed: {report}"));
-                Some(Exit::Crashed)
-            }
-            GuestEnd::Reset => {
-                let description = self.vm.status().description.clone();
-                match description {
-                    Some(description) if description.on_reset == OnResetV1::Reboot => {
-                        self.reboot(&description)
-                    }
-                    _ => Some(Exit::Reset),
-                }
-            }
-        }
-    }
-
-    /// Boots the same kernel again in a fresh machine.
-    fn reboot(&self, description: &MachineDescriptionV1) -> Option<Exit> {
-        // The old machine first: there need not be memory for two.
-        self.vm.forget_machine();
-        let config = MachineConfig {
-            vcpus: description.vcpus,
-            memory_bytes: description.memory_bytes,
-            kernel_name: description.kernel.clone(),
-            initrd_name: description.initrd.clone(),
-            cmdline: description.cmdline.clone(),
-            on_reset: description.on_reset,
-            console: self.vm.console.clone(),
-        };
-        let booted = KernelFiles::of(description)
-            .map_err(StartError::from)
-            .and_then(|files| boot(&self.vm, &config, &files));
-        match booted {
-            Ok(()) => None,
-            Err(error) => {
-                say(&format!("the guest reset itself and cannot be booted again here: {error}"));
-                Some(Exit::Reset)
-            }
-        }
-    }
+/// What becomes of the state file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Record {
+    Remove,
+    /// A source on this host may still need to read that the guest ran here.
+    Leave,
 }
 
 /// Builds a machine, boots a kernel in it and lets it run.
@@ -240,9 +164,10 @@ pub(super) fn boot(vm: &Arc<Vm>, config: &MachineConfig, files: &KernelFiles) ->
     Ok(())
 }
 
-/// Says something to the person who started this process; standard output is the guest's.
+/// Says something to the person who started this process; standard output is the guest's. Nobody may be
+/// there to hear it, which is no reason to fail.
 pub(super) fn say(message: &str) {
-    eprintln!("godwit: {message}");
+    let _ = writeln!(std::io::stderr().lock(), "godwit: {message}");
 }
 
 /// Reports why nothing could be started.
@@ -251,22 +176,11 @@ pub(super) fn start_failed(error: &StartError) -> Exit {
     Exit::StartFailed
 }
 
-fn on_verdict(verdict: Verdict) -> Exit {
-    match verdict {
-        Verdict::Met | Verdict::Quiet => Exit::Done,
-        Verdict::Rejected { line } => {
-            say(&format!("the guest printed what it must not (--reject {line:?})"));
-            Exit::Expectation
-        }
-        Verdict::Missing { lines } => {
-            say(&format!("the guest did not print in time (--expect): {}", lines.join(", ")));
-            Exit::Expectation
-        }
-    }
-}
-
 /// Leaves the runtime directory.
-fn leave(vm: &Vm) {
+fn leave(vm: &Vm, record: Record) {
+    if record == Record::Leave {
+        return;
+    }
     let file = vm.change(|status| status.registration.path().to_owned());
     if let Err(error) = std::fs::remove_file(&file)
         && error.kind() != std::io::ErrorKind::NotFound

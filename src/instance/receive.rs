@@ -7,7 +7,7 @@ use super::address::engine_address;
 use super::exit::Exit;
 use super::process::{Beginning, Process, StartError, say, start_failed};
 use super::target::Arriving;
-use super::vm::Event;
+use super::vm::{Event, Origin};
 use crate::cli::ReceiveConfig;
 
 /// Below every guest's: a receiver owns nothing yet.
@@ -23,7 +23,7 @@ pub(crate) fn receive(config: ReceiveConfig) -> Exit {
 
 fn start(config: ReceiveConfig) -> Result<Process, StartError> {
     let receiver = Receiver::bind(&engine_address(&config.listen))?;
-    let process = Process::begin(Beginning {
+    let mut process = Process::begin(Beginning {
         name: config.name.clone(),
         fallback_name: |_| {
             let name = format!("incoming-{}", std::process::id());
@@ -39,9 +39,10 @@ fn start(config: ReceiveConfig) -> Result<Process, StartError> {
     vm.change(|status| {
         status.listen = Some(listen.clone());
         status.receiver = Some(receiver.remote());
+        status.origin = Origin::Arrived;
     });
     let mut arriving = Arriving::new(&vm, config.name);
-    std::thread::Builder::new().name("receiver".to_owned()).spawn(move || {
+    let serving = std::thread::Builder::new().name("receiver".to_owned()).spawn(move || {
         let served = receiver.serve(&mut arriving);
         vm.change(|status| {
             status.listen = None;
@@ -50,6 +51,7 @@ fn start(config: ReceiveConfig) -> Result<Process, StartError> {
         let error = served.err().map(|e| e.to_string());
         let _ = vm.events.send(Event::ReceiverEnded { error });
     })?;
+    process.receiver = Some(serving);
     say(&format!("waiting for a VM on {listen}"));
     Ok(process)
 }

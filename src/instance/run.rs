@@ -9,6 +9,7 @@ use godwit_vmm::saved_state::OnResetV1;
 
 use super::exit::Exit;
 use super::kernel::{BUILTIN, KernelFiles};
+use super::main_loop::Watch;
 use super::process::{Beginning, Process, StartError, boot, start_failed};
 use super::watch::{self, Watcher};
 use crate::cli::{Kernel, OnReset, RunConfig};
@@ -32,7 +33,7 @@ fn start(config: RunConfig) -> Result<Process, StartError> {
     let initrd = config.initrd.as_deref().map(text).transpose()?;
     // Before anything exists: what is no kernel should leave no trace.
     let files = KernelFiles::read(&kernel, initrd.as_deref(), &config.cmdline)?;
-    let process = Process::begin(Beginning {
+    let mut process = Process::begin(Beginning {
         name: config.name,
         fallback_name: RuntimeDir::free_name,
         api: config.api,
@@ -60,6 +61,9 @@ fn start(config: RunConfig) -> Result<Process, StartError> {
         }
         boot(&process.vm, &machine, &files)
     })();
+    if watched {
+        process.watch = Watch::On;
+    }
     match started {
         Ok(()) => Ok(process),
         Err(error) => {

@@ -26,6 +26,7 @@ pub(crate) struct Departing {
     ram: Arc<GuestRam>,
     dirty_log: Arc<DirtyLog>,
     description: Vec<u8>,
+    generation: u64,
     /// Whoever asked for the migration; gone once it has its result.
     listener: Option<Sender<MigrationEvent>>,
 }
@@ -47,6 +48,7 @@ impl Departing {
             ram: Arc::clone(running.machine().ram()),
             dirty_log: Arc::clone(running.machine().dirty_log()),
             description: running.description().encode(),
+            generation: vm.status().generation,
             listener: Some(listener),
         })
     }
@@ -55,6 +57,10 @@ impl Departing {
     pub(crate) fn finish(mut self, report: &SourceReport) {
         let result = self.result(report);
         let handed_over = matches!(report.outcome, Some(Outcome::HandedOver(_)));
+        if handed_over {
+            // While the migration still counts as under way: at no moment may the guest look resumable.
+            self.vm.enter(VmState::HandedOver { to: self.to.clone() });
+        }
         self.vm.change(|status| {
             if let Some(migration) = &mut status.migration {
                 migration.remote = None;
@@ -62,13 +68,12 @@ impl Departing {
             }
             status.detail = None;
         });
-        if handed_over {
-            self.vm.enter(VmState::HandedOver { to: self.to.clone() });
-        }
         self.tell_result(result);
-        if handed_over {
-            let _ = self.vm.events.send(Event::HandedOver { to: self.to.clone() });
-        }
+        let _ = self.vm.events.send(if handed_over {
+            Event::HandedOver { to: self.to.clone() }
+        } else {
+            Event::MigrationEnded
+        });
     }
 
     fn tell_result(&mut self, result: MigrationResult) {
@@ -123,6 +128,10 @@ impl SourceGuest for Departing {
     fn pause(&mut self) -> Result<Instant, PauseRefused> {
         let mut slot = self.vm.slot();
         let at = Instant::now();
+        if self.vm.status().generation != self.generation {
+            // It reset itself and another one was booted: the guest that was being moved is over.
+            return Err(PauseRefused::GuestEnded);
+        }
         match std::mem::replace(&mut *slot, Slot::Empty) {
             Slot::Running(running) => {
                 let paused = running.pause();
@@ -153,8 +162,11 @@ impl SourceGuest for Departing {
         let mut slot = self.vm.slot();
         match std::mem::replace(&mut *slot, Slot::Empty) {
             Slot::Paused(paused) if !paused.guest_has_ended() => {
-                *slot = Slot::Running(paused.resume().map_err(|e| e.to_string())?);
-                drop(slot);
+                let resumed = paused.resume().map_err(|e| {
+                    let _ = self.vm.events.send(Event::VmmFailed { what: e.to_string() });
+                    e.to_string()
+                });
+                *slot = Slot::Running(resumed?);
                 // A guest that comes back through the door was shown as handed over.
                 self.vm.enter(VmState::Running);
                 Ok(())
@@ -217,6 +229,7 @@ impl SourceGuest for Departing {
             ));
         });
         self.vm.enter(VmState::Unconfirmed { to: self.to.clone(), epoch });
+        let _ = self.vm.events.send(Event::Unconfirmed);
     }
 
     fn still_unconfirmed(&mut self, report: &SourceReport) {

@@ -13,6 +13,7 @@ use godwit_vmm::devices::ConsoleSink;
 use godwit_vmm::machine::{IncomingMemory, PausedMachine};
 use godwit_vmm::saved_state::{MachineDescriptionV1, MachineStateV1};
 
+use super::process::say;
 use super::vm::{Event, Vm};
 
 /// A guest that is on its way here.
@@ -109,6 +110,6 @@ impl TargetGuest for Arriving {
     fn discard(&mut self, reason: &DiscardReason) {
         self.machine = None;
         self.vm.forget_machine();
-        eprintln!("godwit: the guest did not come: {reason}; still waiting");
+        say(&format!("the guest did not come: {reason}; still waiting"));
     }
 }

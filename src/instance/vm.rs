@@ -28,12 +28,16 @@ const FIRST_ENTRY_WITHIN: Duration = Duration::from_secs(1);
 pub(crate) enum Event {
     /// The guest of this generation ended by itself.
     GuestEnded { generation: u64, end: GuestEnd },
-    /// A person or program asks for the end.
-    Stop,
+    /// A person or program asks for the end; by force also of a guest that may be the only copy.
+    Stop { force: bool },
     /// A signal asks for the end.
     Signal,
     /// The guest runs elsewhere.
     HandedOver { to: String },
+    /// The migration under way has ended, and the guest is here.
+    MigrationEnded,
+    /// The guest is handed over, and that is not confirmed.
+    Unconfirmed,
     /// `--expect` and `--reject` are decided.
     Watched(Verdict),
     /// This process owns the guest and cannot run it.
@@ -51,9 +55,19 @@ pub(crate) enum Slot {
     Paused(PausedMachine),
 }
 
+/// Where the guest of this process comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// It was booted here.
+    Booted,
+    /// Another process sent it.
+    Arrived,
+}
+
 /// What others may know.
 #[derive(Debug)]
 pub(crate) struct Status {
+    pub(crate) origin: Origin,
     pub(crate) state: VmState,
     pub(crate) epoch: u64,
     pub(crate) registration: Registration,
@@ -99,6 +113,7 @@ impl Vm {
             slot: Mutex::new(Slot::Empty),
             api_socket: registration.api_socket().to_owned(),
             status: Mutex::new(Status {
+                origin: Origin::Booted,
                 state,
                 epoch,
                 registration,
@@ -263,7 +278,7 @@ impl Vm {
         match std::mem::replace(&mut *slot, Slot::Empty) {
             Slot::Running(running) => {
                 *slot = Slot::Paused(running.pause());
-                drop(slot);
+                // Before the slot is free, so that two calls cannot enter their states in the wrong order.
                 self.enter(VmState::Paused);
                 Ok(())
             }
@@ -284,10 +299,11 @@ impl Vm {
                 Err(ApiError::wrong_state("the guest has ended", "start it again with `godwit run`"))
             }
             Slot::Paused(paused) => {
-                let running =
-                    paused.resume().map_err(|e| ApiError::internal(e.to_string(), "start the VM again"))?;
+                let running = paused.resume().map_err(|e| {
+                    let _ = self.events.send(Event::VmmFailed { what: e.to_string() });
+                    ApiError::internal(e.to_string(), "start the VM again")
+                })?;
                 *slot = Slot::Running(running);
-                drop(slot);
                 self.enter(VmState::Running);
                 Ok(())
             }
@@ -315,6 +331,13 @@ impl Vm {
             return Err(ApiError::wrong_state(
                 format!("the guest is being migrated and cannot be {what}"),
                 "wait for the migration, or end it with `godwit cancel`",
+            ));
+        }
+        // Above all a guest that was handed over: its memory is still here for a moment.
+        if !matches!(status.state, VmState::Running | VmState::Paused | VmState::Incoming) {
+            return Err(ApiError::wrong_state(
+                format!("the guest cannot be {what}: it is {}", status.state),
+                "see `godwit ps`",
             ));
         }
         Ok(())

@@ -108,14 +108,17 @@ impl Reader {
         let mut state = self.console.lock();
         loop {
             let piece = state.ring.read(self.position, PIECE_BYTES);
+            self.position = piece.next;
             if piece.missed > 0 {
                 self.console.dropped_bytes.fetch_add(piece.missed, Ordering::Relaxed);
+                // Without the lock: whoever reads our messages may be slow too, and vCPUs need it.
+                drop(state);
                 tracing::warn!(
                     bytes = piece.missed,
                     "a reader of the console did not keep up and lost bytes"
                 );
+                state = self.console.lock();
             }
-            self.position = piece.next;
             if !piece.bytes.is_empty() {
                 return Output::Bytes(piece.bytes);
             }

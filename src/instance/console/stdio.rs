@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use super::outputs::Typist;
+use crate::instance::process::say;
 
 /// `Ctrl-]`.
 const LEAVE: u8 = 0x1d;
@@ -73,7 +74,7 @@ pub(super) fn read_stdin(typist: &Typist, terminal: Option<Restorer>) {
             Some((terminal, at)) => {
                 typist(&typed[..at]);
                 terminal.restore();
-                eprintln!("\ngodwit: the guest runs on without this keyboard; Ctrl-C ends it");
+                say("the guest runs on without this keyboard; Ctrl-C ends it");
                 return;
             }
         }

@@ -1,0 +1,228 @@
+//! The main loop of a VM process: hears what happens and decides when and how the process ends.
+//!
+//! Whatever asks for the end (the guest's own, a person, a signal, `--expect`) waits for a migration that
+//! is under way to be decided first: until then it is not known whose the guest is. A guest that is
+//! handed over, unconfirmed, may be the only copy; nothing but a person's explicit word ends that.
+
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use godwit_api::VmState;
+use godwit_vmm::machine::MachineConfig;
+use godwit_vmm::saved_state::{MachineDescriptionV1, OnResetV1};
+use godwit_vmm::vcpu::GuestEnd;
+
+use super::exit::Exit;
+use super::kernel::{BUILTIN, KernelFiles};
+use super::process::{StartError, boot, say};
+use super::vm::{Event, Origin, Vm};
+use super::watch::Verdict;
+
+/// How long the last lines of a guest that ended are looked at.
+const LAST_LINES_WITHIN: Duration = Duration::from_secs(5);
+
+/// Whether `--expect` or `--reject` watches the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Watch {
+    Off,
+    On,
+}
+
+/// What asks for the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// The guest is over.
+    Guest,
+    /// A person, a signal, a verdict.
+    Outside,
+}
+
+pub(super) struct MainLoop<'p> {
+    vm: &'p Arc<Vm>,
+    events: &'p Receiver<Event>,
+    watch: Watch,
+    /// How the process will end once it is known whose the guest is.
+    leaving: Option<Exit>,
+}
+
+impl<'p> MainLoop<'p> {
+    pub(super) fn new(vm: &'p Arc<Vm>, events: &'p Receiver<Event>, watch: Watch) -> Self {
+        Self { vm, events, watch, leaving: None }
+    }
+
+    /// Waits until the process has to end.
+    pub(super) fn run(mut self) -> Exit {
+        for event in self.events {
+            if let Some(exit) = self.take(event) {
+                return exit;
+            }
+        }
+        Exit::VmmFailed
+    }
+
+    fn take(&mut self, event: Event) -> Option<Exit> {
+        match event {
+            Event::GuestEnded { generation, .. } if generation != self.vm.status().generation => None,
+            Event::GuestEnded { end, .. } => {
+                let exit = self.guest_ended(end)?;
+                let exit = self.after_last_lines(exit);
+                self.leave(exit, Cause::Guest)
+            }
+            Event::Stop { force: true } => Some(Exit::Done),
+            Event::Stop { force: false } => self.leave(Exit::Done, Cause::Outside),
+            Event::Signal if self.is_unconfirmed() => {
+                say("the guest is handed over, unconfirmed, and this may be the only copy: decide with \
+                     `godwit resolve`, or throw this copy away with `godwit stop --force`");
+                None
+            }
+            Event::Signal => self.leave(Exit::Done, Cause::Outside),
+            Event::Watched(verdict) => self.leave(on_verdict(verdict, Exit::Done), Cause::Outside),
+            Event::HandedOver { to } => {
+                let name = self.vm.status().registration.file().name.clone();
+                say(&format!("{name} was handed over to {to}"));
+                // What its lines have shown stays shown.
+                Some(self.leaving.take().filter(|exit| *exit == Exit::Expectation).unwrap_or(Exit::Done))
+            }
+            Event::MigrationEnded => self.leaving.take(),
+            Event::Unconfirmed => {
+                if self.leaving.take().is_some() {
+                    say(
+                        "not ended: the guest is handed over, unconfirmed; decide with `godwit resolve` first",
+                    );
+                }
+                None
+            }
+            Event::ReceiverEnded { error: Some(what) } | Event::VmmFailed { what } => {
+                say(&what);
+                Some(Exit::VmmFailed)
+            }
+            Event::ReceiverEnded { error: None } => {
+                let exit = self.leaving.take()?;
+                if self.vm.status().state == VmState::Incoming {
+                    return Some(exit);
+                }
+                say("not ended: the guest has just arrived; ask again to stop it");
+                None
+            }
+        }
+    }
+
+    /// Ends the process with this status, once that decides nothing about a guest that moves.
+    fn leave(&mut self, exit: Exit, cause: Cause) -> Option<Exit> {
+        let status = self.vm.status();
+        if let Some(remote) = status.migration.as_ref().and_then(|m| m.remote.as_ref()) {
+            match cause {
+                Cause::Guest => remote.guest_ended(),
+                Cause::Outside => remote.cancel(),
+            }
+            drop(status);
+            self.leaving = Some(exit);
+            return None;
+        }
+        if status.state == VmState::Incoming
+            && let Some(receiver) = &status.receiver
+        {
+            receiver.stop();
+            drop(status);
+            self.leaving = Some(exit);
+            return None;
+        }
+        drop(status);
+        if cause == Cause::Outside {
+            self.vm.enter(VmState::Stopping);
+        }
+        Some(exit)
+    }
+
+    fn is_unconfirmed(&self) -> bool {
+        matches!(self.vm.status().state, VmState::Unconfirmed { .. })
+    }
+
+    /// Lets `--expect` and `--reject` have a look at what the guest said last: they decide first.
+    fn after_last_lines(&self, exit: Exit) -> Exit {
+        if self.watch == Watch::Off {
+            return exit;
+        }
+        self.vm.forget_machine();
+        self.vm.console.close();
+        let until = Instant::now() + LAST_LINES_WITHIN;
+        while let Ok(event) = self.events.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            if let Event::Watched(verdict) = event {
+                return on_verdict(verdict, exit);
+            }
+        }
+        exit
+    }
+
+    fn guest_ended(&self, end: GuestEnd) -> Option<Exit> {
+        match end {
+            GuestEnd::PoweredOff => Some(Exit::Done),
+            GuestEnd::DebugExit(value) => Some(Exit::DebugExit(value)),
+            GuestEnd::Crashed(report) => {
+                self.vm.enter(VmState::Crashed { reason: report.reason.clone() });
+                say(&format!("the guest crashed: {report}"));
+                Some(Exit::Crashed)
+            }
+            GuestEnd::Reset => {
+                let description = self.vm.status().description.clone();
+                match description {
+                    Some(description) if description.on_reset == OnResetV1::Reboot => {
+                        self.reboot(&description)
+                    }
+                    _ => Some(Exit::Reset),
+                }
+            }
+        }
+    }
+
+    /// Boots the same kernel again in a fresh machine.
+    fn reboot(&self, description: &MachineDescriptionV1) -> Option<Exit> {
+        // The paths of a guest that arrived were chosen by whoever sent it: it gets no file of this host.
+        let own_kernel = description.kernel == BUILTIN && description.initrd.is_none();
+        if self.vm.status().origin == Origin::Arrived && !own_kernel {
+            say(&format!(
+                "the guest reset itself, and its kernel {} was given on another host: boot it there, or with `godwit run` here",
+                description.kernel
+            ));
+            return Some(Exit::Reset);
+        }
+        // The old machine first: there need not be memory for two.
+        self.vm.forget_machine();
+        let config = MachineConfig {
+            vcpus: description.vcpus,
+            memory_bytes: description.memory_bytes,
+            kernel_name: description.kernel.clone(),
+            initrd_name: description.initrd.clone(),
+            cmdline: description.cmdline.clone(),
+            on_reset: description.on_reset,
+            console: self.vm.console.clone(),
+        };
+        let booted = KernelFiles::of(description)
+            .map_err(StartError::from)
+            .and_then(|files| boot(self.vm, &config, &files));
+        match booted {
+            Ok(()) => None,
+            Err(error) => {
+                say(&format!("the guest reset itself and cannot be booted again here: {error}"));
+                Some(Exit::Reset)
+            }
+        }
+    }
+}
+
+/// The exit status that a verdict makes of `otherwise`.
+fn on_verdict(verdict: Verdict, otherwise: Exit) -> Exit {
+    match verdict {
+        Verdict::Met => Exit::Done,
+        Verdict::Quiet => otherwise,
+        Verdict::Rejected { line } => {
+            say(&format!("the guest printed what it must not (--reject {line:?})"));
+            Exit::Expectation
+        }
+        Verdict::Missing { lines } => {
+            say(&format!("the guest did not print in time (--expect): {}", lines.join(", ")));
+            Exit::Expectation
+        }
+    }
+}
