@@ -83,6 +83,10 @@ impl Command {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let stderr = Output::collect("stderr", child.stderr.take().expect("piped"), false);
+        if let Some(stdout) = &child.stdout {
+            // As little as there can be, so that it is full soon.
+            let _ = rustix::pipe::fcntl_setpipe_size(stdout, 4096);
+        }
         // The child keeps its end of the pipe, so that it is full and not broken.
         Self { child, stdout: None, stderr }
     }

@@ -229,7 +229,7 @@ fn a_reader_that_does_not_read_stalls_no_guest() {
     let mut text = Vec::new();
     let mut buffer = [0; 4096];
     // More than pipe and ring hold together.
-    while passes.len() < 20 || text.len() < 400 << 10 {
+    while passes.len() < 20 || text.len() < 280 << 10 {
         let count = console.stream.read(&mut buffer).expect("the guest speaks");
         assert!(count > 0, "the console ended");
         text.extend_from_slice(&buffer[..count]);

@@ -58,8 +58,12 @@ struct Pump {
 impl Pump {
     fn run(mut self) {
         let _ = self.frames();
-        // The end of one direction is passed on; what is broken is broken already.
-        let _ = self.to.shutdown(Shutdown::Write);
+        // The end of one direction is passed on. Where the link was cut there is no such end: nobody
+        // may take it for a peer that has closed in good order.
+        let state = self.link.state();
+        if !state.down {
+            let _ = self.to.shutdown(Shutdown::Write);
+        }
     }
 
     /// Carries frame by frame, or, behind the introduction of a data stream, byte by byte.
@@ -121,18 +125,9 @@ impl Pump {
         match fate {
             Fate::Forward => self.forward(bytes),
             Fate::CutBefore => self.cut(Ending::Broken),
-            Fate::CutAfter => {
-                self.forward(bytes)?;
-                self.cut(Ending::Broken)
-            }
-            Fate::CutInside => {
-                self.forward(&bytes[..bytes.len() / 2])?;
-                self.cut(Ending::Broken)
-            }
-            Fate::CloseAfter => {
-                self.forward(bytes)?;
-                self.cut(Ending::Orderly)
-            }
+            Fate::CutAfter => self.last(bytes, Ending::Broken),
+            Fate::CutInside => self.last(&bytes[..bytes.len() / 2], Ending::Broken),
+            Fate::CloseAfter => self.last(bytes, Ending::Orderly),
             Fate::Damage => {
                 let last = bytes.len() - 1;
                 bytes[last] ^= 0x10;
@@ -157,6 +152,13 @@ impl Pump {
     fn cut(&self, ending: Ending) -> Result<(), Over> {
         self.link.cut(ending);
         Err(Over)
+    }
+
+    /// These bytes arrive, and nothing after them: no answer to them is faster than the cut.
+    fn last(&mut self, bytes: &[u8], ending: Ending) -> Result<(), Over> {
+        self.link.state().stalled = true;
+        let _ = self.to.write_all(bytes);
+        self.cut(ending)
     }
 
     fn stall(&self) {
