@@ -71,9 +71,11 @@ impl Convergence {
     /// What to do after this round.
     pub fn after_round(&mut self, measure: RoundMeasure) -> Decision {
         let rate = per_second(measure.bytes, measure.took);
-        if measure.bytes >= RATE_BYTES_MIN || self.bytes_per_s.is_none() {
-            self.bytes_per_s = Some(rate.max(1));
-        }
+        self.bytes_per_s = Some(match self.bytes_per_s {
+            // A small round's time is latency: it shows at least this much, never how little.
+            Some(known) if measure.bytes < RATE_BYTES_MIN => known.max(rate),
+            _ => rate.max(1),
+        });
         let dirty_bytes = measure.dirty_pages * PAGE_SIZE;
         self.dirty_bytes_per_s = per_second(dirty_bytes, measure.dirty_for);
         let transfer = self.transfer_time(dirty_bytes);
@@ -176,6 +178,14 @@ mod tests {
         let mut policy = policy(10);
         policy.after_round(round(1024 * MIB, 1000, 100 * MIB));
         assert_eq!(policy.after_round(round(4096, 5, 8 * MIB)), Decision::Stop);
+    }
+
+    #[test]
+    fn a_first_round_of_zero_pages_does_not_pass_for_a_slow_link() {
+        let mut policy = policy(10);
+        // A GiB of zero pages: a kilobyte in half a second.
+        assert_eq!(policy.after_round(round(1000, 500, 40_960)), Decision::AnotherRound);
+        assert_eq!(policy.after_round(round(41_000, 1, 40_960)), Decision::Stop);
     }
 
     #[test]

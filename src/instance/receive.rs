@@ -40,7 +40,9 @@ fn start(config: ReceiveConfig) -> Result<Process, StartError> {
         status.listen = Some(listen.clone());
         status.receiver = Some(receiver.remote());
         status.origin = Origin::Arrived;
-    });
+        let id = receiver.id().to_string();
+        status.registration.update(|file| file.receiver = Some(id))
+    })?;
     let mut arriving = Arriving::new(&vm, config.name);
     let serving = std::thread::Builder::new().name("receiver".to_owned()).spawn(move || {
         let served = receiver.serve(&mut arriving);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use godwit_api::registry::RuntimeDir;
+use godwit_api::registry::{RuntimeDir, SessionState};
 use godwit_api::{
     MigrationEvent, MigrationMode, MigrationOutcome, MigrationPhase, MigrationProgress, MigrationResult,
     VmState, ms_from_us,
@@ -188,12 +188,17 @@ impl SourceGuest for Departing {
         if !entry.is_dead() || entry.from_former_boot {
             return None;
         }
-        let was_incoming =
-            matches!(&entry.file.state, VmState::Dead { was } if was == VmState::Incoming.kind());
-        if was_incoming {
-            Some(RecordedState::NotRunning)
-        } else {
-            Some(RecordedState::Running { epoch: Epoch::new(entry.file.epoch)? })
+        // Its own last word, and not that of a later process in its place.
+        if entry.file.receiver.as_deref() != Some(target.receiver_id.to_string().as_str()) {
+            return None;
+        }
+        match entry.file.sessions.get(&target.session.to_string()) {
+            Some(SessionState::Running) => {
+                Some(RecordedState::Running { epoch: Epoch::new(self.vm.status().epoch)? })
+            }
+            // It wrote that word, with the session, before the guest's first instruction: without it there
+            // never was one.
+            _ => Some(RecordedState::NotRunning),
         }
     }
 

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use godwit_api::registry::RuntimeDir;
+use godwit_api::registry::{RuntimeDir, SessionState};
 use godwit_api::{VmName, VmState};
 use godwit_migrate::engine::{BuiltGuest, RecordPlace, TargetGuest};
 use godwit_migrate::ownership::Epoch;
 use godwit_migrate::protocol::target::DiscardReason;
-use godwit_migrate::protocol::{Hello, RefusalReason, Text};
+use godwit_migrate::protocol::{Hello, RefusalReason, SessionId, Text};
 use godwit_vmm::devices::ConsoleSink;
 use godwit_vmm::machine::{IncomingMemory, PausedMachine};
 use godwit_vmm::saved_state::{MachineDescriptionV1, MachineStateV1};
@@ -80,11 +80,12 @@ impl TargetGuest for Arriving {
         machine.restore(&state, saved_ago).map_err(|e| e.to_string())
     }
 
-    fn record_running(&mut self, epoch: Epoch) -> Result<(), String> {
+    fn record_running(&mut self, session: SessionId, epoch: Epoch) -> Result<(), String> {
         self.vm.change(|status| {
             let recorded = status.registration.update(|file| {
                 file.state = VmState::Running;
                 file.epoch = epoch.get();
+                file.sessions.insert(session.to_string(), SessionState::Running);
             });
             if recorded.is_ok() {
                 status.epoch = epoch.get();

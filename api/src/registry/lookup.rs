@@ -140,15 +140,21 @@ impl RuntimeDir {
 }
 
 fn read_checked(path: &Path, boot_id: &str) -> Result<Entry, String> {
-    let mut file = StateFile::read(path)?;
+    let file = StateFile::read(path)?;
     let expected = format!("{}.{}.json", file.name, file.pid);
     if path.file_name().is_none_or(|name| name != expected.as_str()) {
         return Err(format!("its content belongs into {expected}"));
     }
     let from_former_boot = file.boot_id != boot_id;
-    let alive = !from_former_boot && process::start_time(file.pid) == Some(file.pid_start_time);
-    if !alive {
-        file.state = VmState::Dead { was: file.state.kind().to_owned() };
+    if !from_former_boot {
+        // Pids of another namespace mean nothing here: such a process is taken to be there.
+        let foreign = file.pid_namespace != process::pid_namespace();
+        if foreign || !process::is_surely_gone(file.pid, file.pid_start_time) {
+            return Ok(Entry { file, from_former_boot, path: path.to_owned() });
+        }
     }
+    // Once more: it may have written between our reading and its end, and its last word is what counts.
+    let mut file = StateFile::read(path)?;
+    file.state = VmState::Dead { was: file.state.kind().to_owned() };
     Ok(Entry { file, from_former_boot, path: path.to_owned() })
 }

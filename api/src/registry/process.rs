@@ -18,9 +18,38 @@ pub(super) fn boot_id() -> Option<String> {
     read("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned())
 }
 
-/// When the process started, in clock ticks since boot; `None` when it is gone or a zombie.
+/// The namespace that this process's pids are numbers of.
+pub(super) fn pid_namespace() -> String {
+    std::fs::read_link("/proc/self/ns/pid")
+        .map(|link| link.to_string_lossy().into_owned())
+        .unwrap_or_default()
+}
+
+/// When the process started, in clock ticks since boot; `None` when it is gone or a zombie, or cannot be
+/// looked at.
 pub(super) fn start_time(pid: u32) -> Option<u64> {
     parse_start_time(&read(&format!("/proc/{pid}/stat"))?)
+}
+
+/// Whether the process with this pid and start time is surely gone. What cannot be looked at (no file
+/// descriptor left, a /proc that hides others) is not gone: someone may start a guest upon this answer.
+pub(super) fn is_surely_gone(pid: u32, started: u64) -> bool {
+    let Some(process) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) else { return true };
+    // The kernel itself knows; it says "no permission" of processes that are there.
+    if rustix::process::test_kill_process(process) == Err(rustix::io::Errno::SRCH) {
+        return true;
+    }
+    let Some(stat) = read(&format!("/proc/{pid}/stat")) else { return false };
+    match parse_start_time(&stat) {
+        Some(found) => found != started,
+        None => is_zombie(&stat),
+    }
+}
+
+fn is_zombie(stat: &str) -> bool {
+    stat.rsplit_once(')')
+        .and_then(|(_, after)| after.split_ascii_whitespace().next())
+        .is_some_and(|state| matches!(state, "Z" | "X" | "x"))
 }
 
 /// Field 22; the fields are counted from behind the name, which may itself hold spaces and

@@ -52,6 +52,8 @@ impl RuntimeDir {
             pid,
             pid_start_time: process::start_time(pid).ok_or_else(unknown)?,
             boot_id: process::boot_id().ok_or_else(unknown)?,
+            pid_namespace: process::pid_namespace(),
+            receiver: None,
             state: new.state,
             epoch: new.epoch,
             api_socket,
@@ -155,6 +157,7 @@ impl Registration {
         changed.pid = identity.pid;
         changed.pid_start_time = identity.pid_start_time;
         changed.boot_id = identity.boot_id;
+        changed.pid_namespace = identity.pid_namespace;
         changed.write(&self.path)?;
         self.file = changed;
         Ok(())

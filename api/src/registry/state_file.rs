@@ -43,6 +43,9 @@ pub struct StateFile {
     pub pid_start_time: u64,
     /// The boot it runs in.
     pub boot_id: String,
+    /// The namespace that `pid` is a number of.
+    #[serde(default)]
+    pub pid_namespace: String,
     /// The VM's state.
     pub state: VmState,
     /// How often the right to run this guest has been burnt so far.
@@ -51,7 +54,10 @@ pub struct StateFile {
     pub api_socket: PathBuf,
     /// When the process started, in milliseconds since 1970.
     pub started_at_unix_ms: u64,
-    /// A receiver's migration sessions, by their identity in hexadecimal.
+    /// What a receiver calls itself towards its sources, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receiver: Option<String>,
+    /// The migration session that brought the guest, by its identity in hexadecimal.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sessions: BTreeMap<String, SessionState>,
 }

@@ -35,6 +35,8 @@ impl Fixture {
             pid,
             pid_start_time: super::process::start_time(pid).unwrap_or(1),
             boot_id: super::process::boot_id().expect("boot id"),
+            pid_namespace: super::process::pid_namespace(),
+            receiver: None,
             state: VmState::Running,
             epoch: 1,
             api_socket: self.runtime.socket_path(&name(vm), pid),

@@ -12,7 +12,7 @@ use super::report::{Progress, SourceReport};
 use crate::ownership::{Epoch, RecordedState};
 use crate::protocol::source::DoorTrouble;
 use crate::protocol::target::DiscardReason;
-use crate::protocol::{Hello, RefusalReason, Text, Welcome};
+use crate::protocol::{Hello, RefusalReason, SessionId, Text, Welcome};
 
 /// Why a guest could not be paused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,12 +90,12 @@ pub trait TargetGuest {
     /// # Errors
     /// A text for people.
     fn restore(&mut self, state: &[u8], saved_ago: Duration) -> Result<(), String>;
-    /// Writes `running` and the epoch where a source on this host finds it if this process is killed.
+    /// Writes that this session's guest runs here, with its epoch, where a source on this host finds it if this process is killed.
     /// An error means that it certainly is not there.
     ///
     /// # Errors
     /// A text for people.
-    fn record_running(&mut self, epoch: Epoch) -> Result<(), String>;
+    fn record_running(&mut self, session: SessionId, epoch: Epoch) -> Result<(), String>;
     /// Lets the guest run: it is this side's now. Says when its first vCPU executed, if that is known.
     fn run(&mut self, epoch: Epoch) -> Option<Instant>;
     /// Tears down what was built for this attempt; it never runs here.

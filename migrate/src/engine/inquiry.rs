@@ -52,7 +52,8 @@ impl Drop for Inquirer {
     }
 }
 
-fn ask(address: &Address, inquire: Inquire) -> Result<VerdictReport, ControlError> {
+/// Asks once.
+pub(super) fn ask(address: &Address, inquire: Inquire) -> Result<VerdictReport, ControlError> {
     let link = address.connect()?;
     link.set_read_timeout(Some(ANSWER_WITHIN))?;
     ControlWriter::new(&link).write(&Message::Inquire(inquire))?;

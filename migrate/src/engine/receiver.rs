@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver as Channel, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver as Channel, RecvTimeoutError, SyncSender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,10 @@ use crate::transport::{Address, ControlReader, ControlWriter, Link};
 const STRANGERS_MAX: usize = 64;
 /// How long a connection may take to say who it is.
 const INTRODUCTION_WITHIN: Duration = Duration::from_secs(5);
+/// How long accepting rests after it failed.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+/// Messages that may wait for the receiver's loop. Who sends more waits: a message may have 64 MiB.
+const INPUTS_WAITING_MAX: usize = 8;
 /// How long the loop sleeps when nothing is due.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -62,14 +66,15 @@ pub(super) enum Input {
 #[derive(Debug)]
 pub struct Receiver {
     listener: Listener,
-    inputs: Sender<Input>,
+    id: ReceiverId,
+    inputs: SyncSender<Input>,
     channel: Channel<Input>,
 }
 
 /// Ends a receiver from another thread.
 #[derive(Debug, Clone)]
 pub struct ReceiverRemote {
-    inputs: Sender<Input>,
+    inputs: SyncSender<Input>,
 }
 
 impl ReceiverRemote {
@@ -87,14 +92,21 @@ impl Receiver {
     pub fn bind(address: &Address) -> Result<Self, ReceiverError> {
         let listener = Listener::bind(address)
             .map_err(|source| ReceiverError::Listen { address: address.clone(), source })?;
-        let (inputs, channel) = mpsc::channel();
-        Ok(Self { listener, inputs, channel })
+        let id = ReceiverId(random()?);
+        let (inputs, channel) = mpsc::sync_channel(INPUTS_WAITING_MAX);
+        Ok(Self { listener, id, inputs, channel })
     }
 
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> Address {
         self.listener.address()
+    }
+
+    /// What it calls itself in every `Welcome`: who finds it beside a record knows whose that is.
+    #[must_use]
+    pub fn id(&self) -> ReceiverId {
+        self.id
     }
 
     /// For other threads to end it.
@@ -109,17 +121,16 @@ impl Receiver {
     /// # Errors
     /// The system refuses a thread or randomness.
     pub fn serve(self, guest: &mut dyn TargetGuest) -> Result<(), ReceiverError> {
-        let Self { listener, inputs, channel, .. } = self;
+        let Self { listener, id, inputs, channel } = self;
         let _acceptor = Acceptor::start(listener, inputs.clone())?;
-        let mut serving =
-            Serving { id: ReceiverId(random()?), inputs, guest, session: None, sessions: 0, inquiries: 0 };
+        let mut serving = Serving { id, inputs, guest, session: None, sessions: 0, inquiries: 0 };
         serving.run(&channel)
     }
 }
 
 struct Serving<'g> {
     id: ReceiverId,
-    inputs: Sender<Input>,
+    inputs: SyncSender<Input>,
     guest: &'g mut dyn TargetGuest,
     session: Option<Session>,
     sessions: u64,
@@ -132,7 +143,12 @@ impl Serving<'_> {
             let now = Instant::now();
             let wake = self.session.as_ref().and_then(Session::wake_at);
             match channel.recv_timeout(wake.map_or(IDLE, |at| at.saturating_duration_since(now))) {
-                Ok(Input::Stop) => return Ok(()),
+                Ok(Input::Stop) => {
+                    if let Some(session) = &mut self.session {
+                        session.stop(self.guest);
+                    }
+                    return Ok(());
+                }
                 Ok(input) => self.take(input)?,
                 Err(RecvTimeoutError::Timeout) => {
                     if let Some(session) = &mut self.session {
@@ -223,7 +239,7 @@ struct Acceptor {
 }
 
 impl Acceptor {
-    fn start(listener: Listener, inputs: Sender<Input>) -> io::Result<Self> {
+    fn start(listener: Listener, inputs: SyncSender<Input>) -> io::Result<Self> {
         let (stop, stopped) = UnixStream::pair()?;
         let thread = std::thread::Builder::new()
             .name("accept".to_owned())
@@ -241,7 +257,7 @@ impl Drop for Acceptor {
     }
 }
 
-fn accept_until(listener: &Listener, stopped: &UnixStream, inputs: &Sender<Input>) {
+fn accept_until(listener: &Listener, stopped: &UnixStream, inputs: &SyncSender<Input>) {
     let strangers = Arc::new(AtomicUsize::new(0));
     loop {
         let mut fds = [
@@ -258,7 +274,16 @@ fn accept_until(listener: &Listener, stopped: &UnixStream, inputs: &Sender<Input
         if !fds[1].revents().is_empty() {
             return;
         }
-        let Ok((link, peer)) = listener.accept() else { continue };
+        let (link, peer) = match listener.accept() {
+            Ok(accepted) => accepted,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(error) => {
+                // Out of file descriptors, most likely: the connection waits, others may end meanwhile.
+                tracing::warn!(%error, "a connection could not be accepted");
+                std::thread::sleep(ACCEPT_AGAIN);
+                continue;
+            }
+        };
         if strangers.fetch_add(1, Ordering::SeqCst) >= STRANGERS_MAX {
             strangers.fetch_sub(1, Ordering::SeqCst);
             tracing::warn!(%peer, "too many connections at once; this one is closed");
@@ -284,10 +309,9 @@ fn accept_until(listener: &Listener, stopped: &UnixStream, inputs: &Sender<Input
 fn introduce(link: Link) -> Result<Input, String> {
     let text = |e: io::Error| e.to_string();
     link.set_nonblocking(false).map_err(text)?;
-    link.set_read_timeout(Some(INTRODUCTION_WITHIN)).map_err(text)?;
     link.set_write_timeout(Some(INTRODUCTION_WITHIN)).map_err(text)?;
     let mut reader = ControlReader::of_stranger(link.try_clone().map_err(text)?);
-    match reader.read().map_err(|e| e.to_string())? {
+    match reader.read_before(Instant::now() + INTRODUCTION_WITHIN).map_err(|e| e.to_string())? {
         Message::Hello(hello) => Ok(Input::Hello { hello, reader, link }),
         Message::StreamHello(hello) => Ok(Input::Stream { hello, link }),
         Message::Inquire(inquire) => Ok(Input::Inquiry { inquire, link }),

@@ -13,7 +13,7 @@ use godwit_vmm::memory::PageBitmap;
 
 use super::guest::{PauseRefused, SourceGuest};
 use super::handover::HandOver;
-use super::inquiry::Inquirer;
+use super::inquiry::{self, Inquirer};
 use super::report::{Phase, Progress, SourceReport};
 use super::streams::{self, Sent, StreamContext, StreamDone, Streams};
 use crate::convergence::{Convergence, Decision, FixedCost, RoundMeasure};
@@ -62,6 +62,8 @@ pub(super) enum Input {
     StreamsOpen(Vec<Link>),
     /// A stream has sent its share of a round.
     StreamDone(StreamDone),
+    /// A person wants the guest back, and the target was asked once more.
+    ResumeHere,
 }
 
 /// Lets other threads talk to a migration under way.
@@ -143,6 +145,7 @@ struct Engine<'g> {
     paused_at: Option<Instant>,
     committed_at: Option<Instant>,
     downtime: Option<Duration>,
+    inquire: Option<Inquire>,
     inquirer: Option<Inquirer>,
     unconfirmed: Unconfirmed,
     last_progress: (Instant, u64),
@@ -211,6 +214,7 @@ impl<'g> Engine<'g> {
             paused_at: None,
             committed_at: None,
             downtime: None,
+            inquire: None,
             inquirer: None,
             unconfirmed: Unconfirmed::No,
             last_progress: (now, 0),
@@ -252,6 +256,8 @@ impl<'g> Engine<'g> {
     fn take(&mut self, input: Input) {
         match input {
             Input::Event(SourceEvent::Message(message)) => self.take_message(message),
+            Input::Event(SourceEvent::Resolve(Resolution::ResumeHere)) => self.ask_before_resuming(),
+            Input::ResumeHere => self.handle(SourceEvent::Resolve(Resolution::ResumeHere)),
             Input::Event(event) => self.handle(event),
             Input::Connected(link) => self.on_connected(link),
             Input::StreamsOpen(links) => match Streams::start(links, &self.context, &self.inputs) {
@@ -381,10 +387,6 @@ impl<'g> Engine<'g> {
 
     fn on_connected(&mut self, link: Link) {
         let prepared = || -> io::Result<(ControlReader<Link>, Control, Option<HandOver>)> {
-            // A target that takes nothing must not keep the guest paused: a write that does not finish
-            // within the time for Ready is a lost link.
-            let within = self.options.max_downtime.saturating_mul(3).max(Duration::from_millis(100));
-            link.set_write_timeout(Some(within))?;
             let hand_over = link.hands_over_memory().then(|| HandOver::with(&link)).transpose()?;
             let reader = ControlReader::of_peer(link.try_clone()?);
             Ok((reader, Control { writer: ControlWriter::new(link.try_clone()?), link }, hand_over))
@@ -414,6 +416,7 @@ impl<'g> Engine<'g> {
     }
 
     fn send(&mut self, message: &Message) {
+        let write_within = self.options.max_downtime.saturating_mul(3).max(Duration::from_millis(100));
         let Some(control) = &mut self.control else { return };
         if matches!(message, Message::Commit(_)) {
             self.committed_at = Some(Instant::now());
@@ -423,7 +426,9 @@ impl<'g> Engine<'g> {
                 let fds = [self.context.ram.file(), hand_over.word().fd()];
                 control.writer.write_with_fds(message, &fds)
             }
-            _ => control.writer.write(message),
+            // A target that takes nothing, or little by little, must not keep the guest paused: a write
+            // that does not finish within the time for Ready is a lost link.
+            _ => control.writer.write_before(message, Instant::now() + write_within),
         };
         if let Err(error) = written {
             self.control = None;
@@ -582,7 +587,21 @@ impl<'g> Engine<'g> {
         self.downtime = self.paused_at.map(|at| at.elapsed());
     }
 
+    /// A person says that the guest does not run over there. The target may know better, if it answers:
+    /// its word comes first.
+    fn ask_before_resuming(&mut self) {
+        self.read_record_of_dead_target();
+        let (address, inputs, inquire) = (self.options.target.clone(), self.inputs.clone(), self.inquire);
+        self.spawn("ask", move || {
+            if let Some(Ok(report)) = inquire.map(|inquire| inquiry::ask(&address, inquire)) {
+                let _ = inputs.send(Input::Event(SourceEvent::Verdict(report)));
+            }
+            let _ = inputs.send(Input::ResumeHere);
+        });
+    }
+
     fn inquire(&mut self, inquire: Inquire) {
+        self.inquire = Some(inquire);
         match Inquirer::start(self.options.target.clone(), inquire, self.inputs.clone()) {
             Ok(inquirer) => self.inquirer = Some(inquirer),
             Err(error) => tracing::error!(%error, "cannot start a thread that asks the target"),

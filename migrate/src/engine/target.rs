@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use godwit_vmm::machine::IncomingMemory;
@@ -25,6 +25,9 @@ use crate::transport::{ControlError, ControlReader, ControlWriter, Link, Started
 const ROUNDS_AHEAD_MAX: usize = 16;
 /// How long a message to the source may take to be written.
 const WRITE_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long a source may say nothing while the target waits for it to go on.
+const SILENT_WITHIN: Duration = Duration::from_secs(10);
 
 /// What happens to a session from outside of its own thread.
 #[derive(Debug)]
@@ -57,7 +60,7 @@ pub(super) struct Session {
     id: SessionId,
     core: Target,
     began: Instant,
-    inputs: Sender<Input>,
+    inputs: SyncSender<Input>,
     control: Option<ControlWriter<Link>>,
     control_link: Link,
     ram: Option<Arc<GuestRam>>,
@@ -69,6 +72,7 @@ pub(super) struct Session {
     last: Option<(FinalState, Instant)>,
     inquirers: Vec<(InquirerId, Link)>,
     source_knows: bool,
+    heard_at: Instant,
     committed_at: Option<Instant>,
     ran_at: Option<Instant>,
 }
@@ -86,7 +90,7 @@ impl Session {
         hello: Hello,
         reader: ControlReader<Link>,
         link: Link,
-        inputs: Sender<Input>,
+        inputs: SyncSender<Input>,
         guest: &mut dyn TargetGuest,
     ) -> std::io::Result<Self> {
         link.set_read_timeout(None)?;
@@ -108,6 +112,7 @@ impl Session {
             last: None,
             inquirers: Vec::new(),
             source_knows: false,
+            heard_at: Instant::now(),
             committed_at: None,
             ran_at: None,
         };
@@ -125,11 +130,29 @@ impl Session {
 
     /// When to come back with [`tick`](Self::tick) if nothing else happens.
     pub(super) fn wake_at(&self) -> Option<Instant> {
-        self.core.poll_timeout().map(|at| self.began + at)
+        let core = self.core.poll_timeout().map(|at| self.began + at);
+        core.into_iter().chain(self.silent_until()).min()
     }
 
     pub(super) fn tick(&mut self, guest: &mut dyn TargetGuest) {
+        if self.silent_until().is_some_and(|until| Instant::now() >= until) {
+            let what = format!("the source said nothing for {} s", SILENT_WITHIN.as_secs());
+            self.handle(TargetEvent::LocalFailure { what }, guest);
+        }
         self.handle(TargetEvent::Tick, guest);
+    }
+
+    /// This side stops, and says so to the source if that still can have its guest back.
+    pub(super) fn stop(&mut self, guest: &mut dyn TargetGuest) {
+        let what = "the receiver was stopped".to_owned();
+        self.handle(TargetEvent::LocalFailure { what }, guest);
+    }
+
+    /// A stranger that says Hello and then nothing must not keep others out for ever.
+    fn silent_until(&self) -> Option<Instant> {
+        let waiting =
+            matches!(self.core.state(), TargetState::AwaitMachine { .. } | TargetState::AwaitStreams { .. });
+        waiting.then_some(self.heard_at + SILENT_WITHIN)
     }
 
     pub(super) fn standing(&self) -> Standing {
@@ -142,6 +165,7 @@ impl Session {
     }
 
     pub(super) fn take(&mut self, input: SessionInput, guest: &mut dyn TargetGuest) {
+        self.heard_at = Instant::now();
         match input {
             SessionInput::Message(message, at) => {
                 match &message {
@@ -283,7 +307,7 @@ impl Session {
                 self.next_round()
             }
             TargetAction::Restore(_) => self.restore_when_complete(guest),
-            TargetAction::RecordRunning { epoch } => Some(match guest.record_running(epoch) {
+            TargetAction::RecordRunning { epoch } => Some(match guest.record_running(self.id, epoch) {
                 Ok(()) => {
                     if let Some(started) = &self.started {
                         started.mark(epoch);
@@ -363,6 +387,8 @@ impl Session {
         let (round, counts) = (state.final_round, state.batches_per_stream.clone());
         let ends = self.pop_round(round, &counts)?;
         let (state, read_at) = self.last.take()?;
+        // Nothing may write into this memory any more: it is about to be a running guest's.
+        self.close_streams();
         let ends = match ends {
             Ok(ends) => ends,
             Err(what) => return Some(TargetEvent::RestoreFailed { what }),
@@ -414,15 +440,19 @@ impl Session {
         }
     }
 
+    fn close_streams(&mut self) {
+        for stream in self.streams.iter().flatten() {
+            stream.link.shutdown(Shutdown::Both);
+        }
+        self.streams.clear();
+    }
+
     /// Ends every connection of this session, so that the threads that read them end.
     fn close(&mut self) {
         // What is said is said: the source reads it before it sees the end.
         self.control_link.shutdown(Shutdown::Write);
         self.control = None;
-        for stream in self.streams.iter().flatten() {
-            stream.link.shutdown(Shutdown::Both);
-        }
-        self.streams.clear();
+        self.close_streams();
         self.ram = None;
     }
 }
@@ -430,16 +460,14 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.control_link.shutdown(Shutdown::Both);
-        for stream in self.streams.iter().flatten() {
-            stream.link.shutdown(Shutdown::Both);
-        }
+        self.close_streams();
     }
 }
 
 fn spawn_control(
     number: SessionNumber,
     mut reader: ControlReader<Link>,
-    inputs: Sender<Input>,
+    inputs: SyncSender<Input>,
 ) -> std::io::Result<()> {
     std::thread::Builder::new().name("control".to_owned()).spawn(move || {
         loop {

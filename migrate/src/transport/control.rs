@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::os::fd::BorrowedFd;
+use std::time::Instant;
 
 use thiserror::Error;
 
@@ -54,10 +55,16 @@ impl<R: Read> ControlReader<R> {
     /// # Errors
     /// The connection ends or breaks, or something else than a message comes.
     pub fn read(&mut self) -> Result<Message, ControlError> {
+        self.read_each(|_| Ok(()))
+    }
+
+    /// Reads a message; `before` is called before each piece of it.
+    fn read_each(&mut self, before: impl Fn(&R) -> io::Result<()>) -> Result<Message, ControlError> {
         loop {
             if let Some(message) = self.decoder.next()? {
                 return Ok(message);
             }
+            before(&self.link)?;
             let want = self.decoder.wants_bytes().min(self.buffer.len());
             let read = match self.link.read(&mut self.buffer[..want]) {
                 Ok(0) if self.decoder.is_between_frames() => return Err(ControlError::Closed),
@@ -69,6 +76,23 @@ impl<R: Read> ControlReader<R> {
             // At most `wants_bytes` were read, which it takes whole.
             self.decoder.push(&self.buffer[..read])?;
         }
+    }
+
+    /// Waits for the next message until `deadline`, however slowly its bytes come.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read), and when the time is up.
+    pub fn read_before(&mut self, deadline: Instant) -> Result<Message, ControlError>
+    where
+        R: AsRef<Link>,
+    {
+        self.read_each(|link| {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            link.as_ref().set_read_timeout(Some(left))
+        })
     }
 
     /// The connection itself.
@@ -87,6 +111,33 @@ impl<W: Write> ControlWriter<W> {
     /// On this connection.
     pub fn new(link: W) -> Self {
         Self { link, buffer: Vec::new() }
+    }
+
+    /// Writes one message before `deadline`, however slowly the other side takes it.
+    ///
+    /// # Errors
+    /// The connection breaks, or the time is up.
+    pub fn write_before(&mut self, message: &Message, deadline: Instant) -> Result<(), ControlError>
+    where
+        W: AsRef<Link>,
+    {
+        self.buffer.clear();
+        encode(message, &mut self.buffer)?;
+        let mut rest = &self.buffer[..];
+        while !rest.is_empty() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::Error::from(io::ErrorKind::TimedOut).into());
+            }
+            self.link.as_ref().set_write_timeout(Some(left))?;
+            match self.link.write(rest) {
+                Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
+                Ok(written) => rest = &rest[written..],
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
     }
 
     /// Writes one message, in one piece; file descriptors travel with it.

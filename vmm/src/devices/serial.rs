@@ -154,7 +154,7 @@ impl SerialPort {
     }
 
     /// Puts registers and unread input back. Writes nothing to the sink. A pending interrupt is raised
-    /// again: the state of the interrupt controllers must be restored *after* this, so that it wins.
+    /// again: the interrupt controllers must be restored before this, so that they take it.
     ///
     /// # Errors
     /// The state is not one of a 16550.

@@ -86,6 +86,9 @@ impl PausedMachine {
     }
 }
 
+/// `IA32_TIME_STAMP_COUNTER`.
+const MSR_TSC: u32 = 0x10;
+
 struct Shape<'a> {
     vcpus: u32,
     cpuid: &'a [CpuidEntryV1],
@@ -157,5 +160,6 @@ fn supported_cpuid(kvm: &Kvm) -> Result<Vec<CpuidEntryV1>, KvmError> {
 
 fn msr_indices(kvm: &Kvm) -> Result<Vec<u32>, KvmError> {
     let list = kvm.get_msr_index_list().map_err(KvmError::ioctl("KVM_GET_MSR_INDEX_LIST"))?;
-    Ok(list.as_slice().to_vec())
+    // The TSC is saved apart: it runs on while it is read.
+    Ok(list.as_slice().iter().copied().filter(|index| *index != MSR_TSC).collect())
 }

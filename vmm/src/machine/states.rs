@@ -226,7 +226,6 @@ impl PausedMachine {
         let saved = Instant::now();
         self.restore(&state, saved - begin)?;
         let rehearsal = Rehearsal { save: saved - begin, restore: saved.elapsed() };
-        self.machine.serial.accept_input();
         self.history = History::Fresh;
         Ok(rehearsal)
     }

@@ -8,6 +8,10 @@ use crate::saved_state::CpuidEntryV1;
 const HYPERVISOR: u32 = 1 << 31;
 /// Leaf 1 ECX: the APIC timer has a TSC-deadline mode.
 const TSC_DEADLINE: u32 = 1 << 24;
+/// Leaf 1 ECX: VMX. Leaf 0x80000001 ECX: SVM. A guest that is a hypervisor itself has state that is not
+/// saved (`KVM_GET_NESTED_STATE`), so it is told that it cannot be one.
+const VMX: u32 = 1 << 5;
+const SVM: u32 = 1 << 2;
 /// Leaf 1 EDX: EBX[23:16] counts logical processors.
 const HTT: u32 = 1 << 28;
 /// Leaf 0x80000001 ECX: leaf 0x8000001e exists (AMD).
@@ -16,13 +20,14 @@ const TOPOLOGY_EXTENSIONS: u32 = 1 << 22;
 /// CPUID of vCPU 0 of a machine with `vcpus` vCPUs, from what the host supports.
 #[must_use]
 pub fn for_machine(supported: &[CpuidEntryV1], vcpus: u32, tsc_deadline: bool) -> Vec<CpuidEntryV1> {
+    // Without the host's own topology, and without what belongs to SVM.
     let mut entries: Vec<CpuidEntryV1> =
-        supported.iter().filter(|e| !matches!(e.function, 0xb | 0x1f)).copied().collect();
+        supported.iter().filter(|e| !matches!(e.function, 0xb | 0x1f | 0x8000_000a)).copied().collect();
     for entry in &mut entries {
         match entry.function {
             1 => {
                 entry.ecx |= HYPERVISOR;
-                entry.ecx &= !TSC_DEADLINE;
+                entry.ecx &= !(TSC_DEADLINE | VMX);
                 if tsc_deadline {
                     entry.ecx |= TSC_DEADLINE;
                 }
@@ -36,6 +41,7 @@ pub fn for_machine(supported: &[CpuidEntryV1], vcpus: u32, tsc_deadline: bool) -
             }
             // Deterministic cache parameters: no cache is shared, one core a package's APIC ID slot.
             4 => entry.eax = (entry.eax & 0x3fff) | (cores_field(vcpus) << 26),
+            0x8000_0001 => entry.ecx &= !SVM,
             0x8000_0008 => entry.ecx = (entry.ecx & !0xf0ff) | (vcpus - 1) | (apic_id_bits(vcpus) << 12),
             0x8000_001e => {
                 entry.ebx = 0;
@@ -131,6 +137,18 @@ mod tests {
         assert_eq!(find(&third, 0xb, 1).ebx, 4);
         assert_eq!(find(&third, 0x8000_001e, 0).eax, 3);
         assert_eq!(find(&machine, 1, 0).ebx, 4 << 16 | 0x800, "vCPU 0, four logical processors");
+    }
+
+    #[test]
+    fn a_guest_is_not_told_that_it_could_be_a_hypervisor() {
+        let mut host = supported();
+        host[1].ecx |= VMX;
+        host[3].ecx |= SVM;
+        host.push(leaf(0x8000_000a));
+        let machine = for_machine(&host, 1, true);
+        assert_eq!(find(&machine, 1, 0).ecx & VMX, 0);
+        assert_eq!(find(&machine, 0x8000_0001, 0).ecx, TOPOLOGY_EXTENSIONS);
+        assert!(machine.iter().all(|e| e.function != 0x8000_000a));
     }
 
     #[test]

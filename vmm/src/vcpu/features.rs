@@ -13,11 +13,15 @@ const FEATURE_REGISTERS: &[(u32, u32, Register)] = &[
     (0x7, 0, Register::Ecx),
     (0x7, 0, Register::Edx),
     (0x7, 1, Register::Eax),
+    (0x7, 1, Register::Ecx),
+    (0x7, 1, Register::Edx),
+    (0x7, 2, Register::Edx),
     (0xd, 0, Register::Eax),
     (0xd, 1, Register::Eax),
     (0x8000_0001, 0, Register::Ecx),
     (0x8000_0001, 0, Register::Edx),
     (0x8000_0008, 0, Register::Ebx),
+    (0x8000_0021, 0, Register::Eax),
     (0x4000_0001, 0, Register::Eax),
 ];
 
@@ -63,6 +67,9 @@ impl Register {
 /// At least one is missing; the text lists them.
 pub fn check_features(guest: &[CpuidEntryV1], host: &[CpuidEntryV1]) -> Result<(), String> {
     let mut missing = Vec::new();
+    if vendor(guest) != vendor(host) {
+        missing.push("its CPU vendor".to_owned());
+    }
     for &(leaf, index, register) in FEATURE_REGISTERS {
         let bits = value(guest, leaf, index, register) & !value(host, leaf, index, register);
         let own =
@@ -75,6 +82,11 @@ pub fn check_features(guest: &[CpuidEntryV1], host: &[CpuidEntryV1]) -> Result<(
         );
     }
     if missing.is_empty() { Ok(()) } else { Err(missing.join(", ")) }
+}
+
+/// Leaf 0 EBX, EDX, ECX.
+fn vendor(entries: &[CpuidEntryV1]) -> [u32; 3] {
+    [Register::Ebx, Register::Edx, Register::Ecx].map(|register| value(entries, 0, 0, register))
 }
 
 fn value(entries: &[CpuidEntryV1], leaf: u32, index: u32, register: Register) -> u32 {
@@ -94,6 +106,13 @@ mod tests {
         let error = check_features(&[leaf(1, 0b101)], &[leaf(1, 0b1100)]).unwrap_err();
         assert_eq!(error, "CPUID 0x1.0 ECX bit 0");
         assert_eq!(check_features(&[leaf(1, 1)], &[leaf(1, 3)]), Ok(()));
+    }
+
+    #[test]
+    fn another_vendor_is_named() {
+        let intel = CpuidEntryV1 { ebx: 0x756e_6547, ..leaf(0, 0x6c65_746e) };
+        let error = check_features(&[intel], &[leaf(0, 0x444d_4163)]).unwrap_err();
+        assert_eq!(error, "its CPU vendor");
     }
 
     #[test]

@@ -182,7 +182,7 @@ impl StateContext {
     }
 
     /// Writes MSRs, the TSC deadline last. One that KVM refuses is an error unless this vCPU already
-    /// holds its value (a constant, or something the guest never used).
+    /// holds its value (a constant), or it does not exist here and is zero (the guest never used it).
     fn write_msrs(&self, vcpu: &VcpuFd, saved: &[MsrV1]) -> Result<(), VcpuError> {
         let entry = |m: &MsrV1| kvm_msr_entry { index: m.index, data: m.value, ..Default::default() };
         let (deadline, others): (Vec<_>, Vec<_>) =
@@ -195,7 +195,10 @@ impl StateContext {
             rest = &rest[written..];
             if written < chunk.len() {
                 let refused = chunk[written];
-                if self.read_msr(vcpu, refused.index) != Some(refused.data) {
+                let held = self.read_msr(vcpu, refused.index);
+                // One that does not exist here and that the guest has never used is no loss.
+                let unused = held.is_none() && refused.data == 0;
+                if held != Some(refused.data) && !unused {
                     return Err(VcpuError::Msr {
                         index: self.index,
                         msr: refused.index,
@@ -233,7 +236,10 @@ impl StateContext {
             msr: MSR_TSC,
             value: 0,
         })?;
-        Ok(now.wrapping_sub(TscOffset::host_now().wrapping_sub(host_tsc)))
+        let host_ticks = TscOffset::host_now().wrapping_sub(host_tsc);
+        let guest_khz = vcpu.get_tsc_khz().unwrap_or(self.host_tsc_khz);
+        let ticks = u128::from(host_ticks) * u128::from(guest_khz) / u128::from(self.host_tsc_khz.max(1));
+        Ok(now.wrapping_sub(u64::try_from(ticks).unwrap_or(u64::MAX)))
     }
 
     fn set_tsc(&self, vcpu: &VcpuFd, saved: u64, clock: TscAt) -> Result<(), VcpuError> {
