@@ -179,8 +179,9 @@ impl VmProcess {
             }
             assert!(
                 std::time::Instant::now() < until,
-                "process {} does not end\n{}\n{}",
+                "process {} does not end\n{}\n{}\n{}",
                 self.pid(),
+                self.threads(),
                 self.messages.tail(),
                 self.serial.tail()
             );
@@ -219,6 +220,34 @@ impl VmProcess {
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, signal).expect("the process is there");
+    }
+
+    /// What each thread does, for a person: name, state and CPU ticks, system call, and where in the
+    /// kernel it waits.
+    #[must_use]
+    pub fn threads(&self) -> String {
+        let Ok(tasks) = std::fs::read_dir(format!("/proc/{}/task", self.pid())) else { return String::new() };
+        let mut lines = vec!["--- threads".to_owned()];
+        for task in tasks.flatten() {
+            let read = |file: &str| {
+                let text = std::fs::read_to_string(task.path().join(file)).unwrap_or_default();
+                text.trim().replace('\n', " < ")
+            };
+            let stat = read("stat");
+            let fields: Vec<&str> =
+                stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_ascii_whitespace().collect();
+            let field = |index: usize| fields.get(index).copied().unwrap_or("?");
+            lines.push(format!(
+                "{}: {} utime {} stime {} syscall [{}] {}",
+                read("comm"),
+                field(0),
+                field(11),
+                field(12),
+                read("syscall"),
+                read("stack")
+            ));
+        }
+        lines.join("\n")
     }
 
     fn all_threads_are_stopped(&self) -> bool {
