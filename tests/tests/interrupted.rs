@@ -378,7 +378,6 @@ fn unconfirmed_is_ended_by_discarding_or_by_resuming() {
 }
 
 #[test]
-#[ignore = "product bug: --resume-here does not ask a target that can be reached, and the guest runs twice"]
 fn a_person_who_resumes_by_mistake_is_corrected_by_the_target() {
     if !kvm("a_person_who_resumes_by_mistake_is_corrected_by_the_target") {
         return;

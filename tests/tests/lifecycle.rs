@@ -106,7 +106,6 @@ fn expected_and_rejected_lines_decide_the_exit_status() {
 }
 
 #[test]
-#[ignore = "product bug: a guest that powers off before its --expect line ends with 0, not 5"]
 fn a_guest_that_ends_before_the_expected_line_has_not_said_it() {
     need_kvm!("a_guest_that_ends_before_the_expected_line_has_not_said_it");
     let host = Host::new();
