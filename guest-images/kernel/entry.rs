@@ -85,7 +85,8 @@ to_ring3:
     ltr %ax
     pushq ${user_data}
     pushq %rcx
-    pushq $2                    // rflags: interrupts off, and off they stay in ring 3
+    pushq $0x3002               // rflags: interrupts off, and off they stay in ring 3; ports are open to it,
+                                // which the I/O bitmap says too: some CPUs (or emulators) heed only one
     pushq ${user_code}
     pushq %rdx
     iretq

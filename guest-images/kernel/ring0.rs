@@ -112,7 +112,7 @@ report:
     addq $stacks - 8, %rax      // as a call would leave it
     pushq ${USER_DATA}
     pushq %rax
-    pushq $2
+    pushq $0x3002               // as at the entry: ports are open to ring 3
     pushq ${USER_CODE}
     pushq $exception_main
     iretq

@@ -7,6 +7,9 @@ use kvm_ioctls::VcpuExit;
 use crate::devices::{BusOutcome, PortBus};
 use crate::saved_state::{RegistersV1, SystemRegistersV1};
 
+/// The instruction pointer of a vCPU after its reset.
+const RESET_RIP: u64 = 0xfff0;
+
 /// How a guest ended. Each is told apart, because a script reacts differently to each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GuestEnd {
@@ -37,6 +40,9 @@ impl fmt::Display for CrashReport {
         let Some((r, s)) = &self.registers else {
             return write!(f, "  registers could not be read");
         };
+        if r.rip == RESET_RIP && s.cr3 == 0 {
+            writeln!(f, "  (this CPU's KVM resets a vCPU upon a triple fault: these are its reset values)")?;
+        }
         writeln!(f, "  rip={:016x} rflags={:08x} rsp={:016x} rbp={:016x}", r.rip, r.rflags, r.rsp, r.rbp)?;
         writeln!(f, "  rax={:016x} rbx={:016x} rcx={:016x} rdx={:016x}", r.rax, r.rbx, r.rcx, r.rdx)?;
         writeln!(f, "  rsi={:016x} rdi={:016x} r8 ={:016x} r9 ={:016x}", r.rsi, r.rdi, r.r8, r.r9)?;
