@@ -260,7 +260,7 @@ mod tests {
             "godwit migrate web",
             "godwit migrate tcp:127.0.0.1:1",
             "godwit migrate web tcp:127.0.0.1:1 --api /x",
-            "godwit migrate web unix:/x",
+            "godwit migrate web unix:",
             "godwit migrate web tcp:10.0.0.1:1",
             "godwit migrate web tcp:127.0.0.1:1 --mode postcopy",
             "godwit migrate web tcp:127.0.0.1:1 --recover",
