@@ -16,7 +16,7 @@ use crate::protocol::data::ready_checksum;
 use crate::protocol::target::InquirerId;
 use crate::protocol::{
     FinalState, Hello, Inquire, Message, RefusalReason, RoundEnd, SessionId, StreamHello, StreamWelcome,
-    Target, TargetAction, TargetConfig, TargetEvent, TargetState, Text,
+    Target, TargetAction, TargetConfig, TargetEvent, TargetState, Text, Verdict,
 };
 use crate::ram::{StreamReceiver, StreamRoundEnd};
 use crate::transport::{ControlError, ControlReader, ControlWriter, Link, StartedWord};
@@ -29,13 +29,16 @@ const WRITE_WITHIN: Duration = Duration::from_secs(5);
 /// How long a source may say nothing while the target waits for it to go on.
 const SILENT_WITHIN: Duration = Duration::from_secs(10);
 
+/// A source that has not asked again this long after it was answered has heard the answer.
+const ASKS_AGAIN_WITHIN: Duration = Duration::from_secs(60);
+
 /// What happens to a session from outside of its own thread.
 #[derive(Debug)]
 pub(super) enum SessionInput {
     /// A message of the source, and when it was read.
     Message(Message, Instant),
-    /// The control connection brings no more: in good order, or not.
-    ControlEnded { event: TargetEvent, orderly: bool },
+    /// The control connection brings no more.
+    ControlEnded { event: TargetEvent },
     /// A round has ended on a stream.
     StreamRound { stream: u16, end: StreamRoundEnd },
     /// A stream brings no more.
@@ -72,6 +75,7 @@ pub(super) struct Session {
     last: Option<(FinalState, Instant)>,
     inquirers: Vec<(InquirerId, Link)>,
     source_knows: bool,
+    answered_at: Option<Instant>,
     heard_at: Instant,
     committed_at: Option<Instant>,
     ran_at: Option<Instant>,
@@ -112,6 +116,7 @@ impl Session {
             last: None,
             inquirers: Vec::new(),
             source_knows: false,
+            answered_at: None,
             heard_at: Instant::now(),
             committed_at: None,
             ran_at: None,
@@ -131,7 +136,7 @@ impl Session {
     /// When to come back with [`tick`](Self::tick) if nothing else happens.
     pub(super) fn wake_at(&self) -> Option<Instant> {
         let core = self.core.poll_timeout().map(|at| self.began + at);
-        core.into_iter().chain(self.silent_until()).min()
+        core.into_iter().chain(self.silent_until()).chain(self.asked_until()).min()
     }
 
     pub(super) fn tick(&mut self, guest: &mut dyn TargetGuest) {
@@ -139,7 +144,16 @@ impl Session {
             let what = format!("the source said nothing for {} s", SILENT_WITHIN.as_secs());
             self.handle(TargetEvent::LocalFailure { what }, guest);
         }
+        if self.asked_until().is_some_and(|until| Instant::now() >= until) {
+            self.source_knows = true;
+        }
         self.handle(TargetEvent::Tick, guest);
+    }
+
+    /// A source asks every few seconds until it has heard the answer. One that has been told and does not
+    /// ask again knows, or is no more.
+    fn asked_until(&self) -> Option<Instant> {
+        self.answered_at.filter(|_| !self.source_knows).map(|at| at + ASKS_AGAIN_WITHIN)
     }
 
     /// This side stops, and says so to the source if that still can have its guest back.
@@ -175,11 +189,7 @@ impl Session {
                 }
                 self.handle(TargetEvent::Message(message), guest);
             }
-            SessionInput::ControlEnded { event, orderly } => {
-                // A source closes in good order only once it has read `Running` or has given up.
-                self.source_knows |= orderly;
-                self.handle(event, guest);
-            }
+            SessionInput::ControlEnded { event } => self.handle(event, guest),
             SessionInput::StreamRound { stream, end } => {
                 if let Some(Some(stream)) = self.streams.get_mut(usize::from(stream)) {
                     stream.ended.push_back(end);
@@ -320,7 +330,14 @@ impl Session {
                 self.ran_at = guest.run(epoch);
                 None
             }
+            TargetAction::NoteSourceKnows => {
+                self.source_knows = true;
+                None
+            }
             TargetAction::AnswerInquiry { to, report } => {
+                if matches!(report.verdict, Verdict::Running { .. }) {
+                    self.answered_at = Some(Instant::now());
+                }
                 if let Some(at) = self.inquirers.iter().position(|(id, _)| *id == to) {
                     let (_, link) = self.inquirers.swap_remove(at);
                     // Who asked and is gone asks again.
@@ -474,12 +491,11 @@ fn spawn_control(
             let input = match reader.read() {
                 Ok(message) => SessionInput::Message(message, Instant::now()),
                 Err(ControlError::Codec(error)) => {
-                    SessionInput::ControlEnded { event: TargetEvent::Garbled(error), orderly: false }
+                    SessionInput::ControlEnded { event: TargetEvent::Garbled(error) }
                 }
                 Err(error) => {
-                    let orderly = matches!(error, ControlError::Closed);
                     let cause = error.to_string();
-                    SessionInput::ControlEnded { event: TargetEvent::LinkLost { cause }, orderly }
+                    SessionInput::ControlEnded { event: TargetEvent::LinkLost { cause } }
                 }
             };
             let over = matches!(input, SessionInput::ControlEnded { .. });

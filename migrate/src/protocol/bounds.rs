@@ -69,6 +69,7 @@ impl Message {
             | Message::Ready(_)
             | Message::Commit(_)
             | Message::Running(_)
+            | Message::Confirmed(_)
             | Message::Abort(_) => Ok(()),
         }
     }

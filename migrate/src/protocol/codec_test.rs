@@ -239,6 +239,7 @@ fn the_largest_of_each_kind_fits_its_limit() {
         Message::Ready(Ready { checksum: u64::MAX }),
         Message::Commit(Commit { epoch }),
         Message::Running(Running { epoch, restore_us: u64::MAX, door_us: u64::MAX }),
+        Message::Confirmed(Confirmed { epoch }),
         Message::Abort(Abort { reason: AbortReason::Violation { what: long } }),
     ];
     largest.sort_by_key(Message::kind);

@@ -2,7 +2,7 @@
 //! that goes by kind is made.
 
 use super::message::{
-    Abort, Commit, FinalState, Hello, Inquire, MACHINE_BYTES_MAX, Machine, Ping, Prepared, Ready,
+    Abort, Commit, Confirmed, FinalState, Hello, Inquire, MACHINE_BYTES_MAX, Machine, Ping, Prepared, Ready,
     RefusalReason, RoundAck, RoundEnd, Running, STATE_BYTES_MAX, StreamHello, StreamWelcome, VerdictReport,
     Welcome,
 };
@@ -108,6 +108,8 @@ messages! {
     Running(Running) = 25, at most 64;
     /// [`Abort`]
     Abort(Abort) = 26, at most 2048;
+    /// [`Confirmed`]
+    Confirmed(Confirmed) = 27, at most 16;
 }
 
 impl Kind {

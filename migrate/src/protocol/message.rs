@@ -245,6 +245,13 @@ pub struct Running {
     pub door_us: u64,
 }
 
+/// The source knows that the target runs the guest, and will not ask any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confirmed {
+    /// The session's epoch.
+    pub epoch: Epoch,
+}
+
 /// This attempt is over. Only before COMMIT; at the door the target's word is a `Verdict`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Abort {

@@ -17,6 +17,7 @@
 //!      ◀─────────────────────────────── Ready
 //! COMMIT ═══════════════════════════════▶          the one-way door
 //!      ◀───────────────────── Running | Verdict(aborted)
+//! Confirmed ────────────────────────────▶          nobody will ask any more
 //! (a fresh connection) Inquire ─────────▶
 //!      ◀───────────────────────────── Verdict
 //! ```
@@ -35,9 +36,9 @@ pub mod version;
 
 pub use codec::{CodecError, Decoder, encode};
 pub use message::{
-    Abort, AbortReason, Commit, FinalState, Hello, Inquire, Kind, Machine, Message, Prepared, Ready,
-    ReceiverId, RefusalReason, RoundAck, RoundEnd, Running, SessionId, StreamHello, StreamWelcome, Verdict,
-    VerdictReport, Welcome,
+    Abort, AbortReason, Commit, Confirmed, FinalState, Hello, Inquire, Kind, Machine, Message, Prepared,
+    Ready, ReceiverId, RefusalReason, RoundAck, RoundEnd, Running, SessionId, StreamHello, StreamWelcome,
+    Verdict, VerdictReport, Welcome,
 };
 pub use source::{Source, SourceAction, SourceConfig, SourceEvent, SourceState};
 pub use target::{Target, TargetAction, TargetConfig, TargetEvent, TargetState};

@@ -177,6 +177,11 @@ impl World {
                 return;
             }
             TargetAction::ReportViolation(violation) => panic!("honest peers: {violation}"),
+            TargetAction::NoteSourceKnows => {
+                let standing = self.source.standing();
+                assert_eq!(standing, SourceStanding::Released, "who is believed to know, knows");
+                return;
+            }
             TargetAction::NoteSource(_) | TargetAction::Discard { .. } => return,
         };
         self.target_tasks.push_back(task);

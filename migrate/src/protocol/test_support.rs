@@ -91,6 +91,7 @@ pub(super) fn sample(kind: Kind) -> Message {
         Kind::Ready => Message::Ready(Ready { checksum: CHECKSUM }),
         Kind::Commit => Message::Commit(Commit { epoch: epoch() }),
         Kind::Running => Message::Running(running()),
+        Kind::Confirmed => Message::Confirmed(Confirmed { epoch: epoch() }),
         Kind::Abort => Message::Abort(Abort { reason: AbortReason::Cancelled }),
     }
 }

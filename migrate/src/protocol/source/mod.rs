@@ -16,7 +16,7 @@ pub use event::{
 };
 pub use state::{FinalStep, Rounds, SessionIds, SourceState};
 
-use super::message::{Abort, AbortReason, Inquire, Message, Verdict, VerdictReport};
+use super::message::{Abort, AbortReason, Confirmed, Inquire, Message, Verdict, VerdictReport};
 use super::text::Text;
 use super::violation::{EventRefused, ProtocolViolation};
 use crate::ownership::SourceStanding;
@@ -249,6 +249,10 @@ impl Source {
     }
 
     fn hand_over(&mut self, by: Confirmation) {
+        if by != Confirmation::Person {
+            // So that the target need not wait for questions any more.
+            self.push(SourceAction::Send(Message::Confirmed(Confirmed { epoch: self.config.epoch })));
+        }
         self.state = SourceState::HandedOver { by };
         self.push(SourceAction::Finish(Outcome::HandedOver(by)));
     }

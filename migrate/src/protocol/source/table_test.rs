@@ -66,6 +66,7 @@ m-Ready            V   V   V   V   V   V   V   V   V   V   >   V   >   v   v   .
 m-Ready-other      V   V   V   V   V   V   V   V   V   V   >   V   F   v   v   .   .   .   .
 m-Commit           V   V   V   V   V   V   V   V   V   V   V   V   V   v   v   .   .   .   .
 m-Running          V   V   V   V   V   V   V   V   V   V   V   V   V   H   H   .   v   v   v
+m-Confirmed        V   V   V   V   V   V   V   V   V   V   V   V   V   v   v   .   .   .   .
 m-Running-epoch    V   V   V   V   V   V   V   V   V   V   V   V   V   v   v   v   v   v   v
 m-Abort            F   F   F   F   F   F   F   F   F   F   F   F   F   v   v   .   .   .   .
 ";

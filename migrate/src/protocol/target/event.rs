@@ -159,6 +159,8 @@ pub enum TargetAction {
         /// Its epoch.
         epoch: Epoch,
     },
+    /// The source knows that the guest runs here: nobody will inquire any more.
+    NoteSourceKnows,
     /// Answer an inquiry.
     AnswerInquiry {
         /// On which connection.
@@ -264,6 +266,7 @@ impl TargetAction {
             TargetAction::Restore(_) => "Restore",
             TargetAction::RecordRunning { .. } => "RecordRunning",
             TargetAction::RunGuest { .. } => "RunGuest",
+            TargetAction::NoteSourceKnows => "NoteSourceKnows",
             TargetAction::AnswerInquiry { .. } => "AnswerInquiry",
             TargetAction::ReportViolation(_) => "ReportViolation",
             TargetAction::Discard { .. } => "Discard",

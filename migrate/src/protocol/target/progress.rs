@@ -108,6 +108,11 @@ impl Target {
                     self.on_violation(ProtocolViolation::WrongEpoch { expected, got });
                 }
             }
+            (&mut TargetState::Running { epoch }, Message::Confirmed(confirmed))
+                if confirmed.epoch == epoch =>
+            {
+                self.push(TargetAction::NoteSourceKnows);
+            }
             // COMMIT came: nothing that the source says can take it back.
             (TargetState::Recording { .. } | TargetState::Running { .. }, other) => {
                 self.misplaced(&other);

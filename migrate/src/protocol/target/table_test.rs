@@ -3,7 +3,7 @@
 use super::*;
 use crate::ownership::Epoch;
 use crate::protocol::codec::CodecError;
-use crate::protocol::message::{Commit, Kind, RefusalReason, RoundEnd, SessionId};
+use crate::protocol::message::{Commit, Confirmed, Kind, RefusalReason, RoundEnd, SessionId};
 use crate::protocol::test_support::*;
 use std::collections::BTreeSet;
 
@@ -55,6 +55,8 @@ m-Ready            V   V   V   V   V   V   V   V   V   V   v   v   .
 m-Commit           V   V   V   V   V   V   V   V   V   >   v   v   >
 m-Commit-epoch     V   V   V   V   V   V   V   V   V   V   v   v   >
 m-Running          V   V   V   V   V   V   V   V   V   V   v   v   .
+m-Confirmed        V   V   V   V   V   V   V   V   V   V   v   >   .
+m-Confirmed-epoch  V   V   V   V   V   V   V   V   V   V   v   v   .
 m-Abort            A   A   A   A   A   A   A   A   A   A   v   v   .
 ";
 
@@ -147,6 +149,7 @@ fn in_row(row: &str) -> TargetEvent {
         "m-RoundEnd-2" => round_end(2, 2),
         "m-RoundEnd-streams" => round_end(1, 3),
         "m-FinalState-2" => TargetEvent::Message(Message::FinalState(final_state(2))),
+        "m-Confirmed-epoch" => TargetEvent::Message(Message::Confirmed(Confirmed { epoch: Epoch::FIRST })),
         "m-Commit-epoch" => TargetEvent::Message(Message::Commit(Commit { epoch: Epoch::FIRST })),
         other => {
             let kind = Kind::ALL.iter().find(|kind| other == format!("m-{kind:?}"));
