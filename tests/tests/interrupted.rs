@@ -211,7 +211,6 @@ fn a_link_cut_at_every_message_decides_as_it_must() {
 /// A tunnel or balancer that ends closes both connections as if each peer had; that must decide
 /// nothing else than a broken link does.
 #[test]
-#[ignore = "product bug: an orderly end behind COMMIT counts as a source that knows, and its inquiries find nobody"]
 fn a_link_closed_in_good_order_decides_as_a_broken_one() {
     if !kvm("a_link_closed_in_good_order_decides_as_a_broken_one") {
         return;

@@ -249,7 +249,6 @@ fn a_reader_that_does_not_read_stalls_no_guest() {
 }
 
 #[test]
-#[ignore = "product bug: dropped bytes are counted only when the reader reads again"]
 fn bytes_that_nobody_reads_are_counted() {
     need_kvm!("bytes_that_nobody_reads_are_counted");
     let host = Host::new();

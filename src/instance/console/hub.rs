@@ -1,5 +1,6 @@
 //! The serial output of the guest, for any number of readers, none of which can stall a vCPU.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,6 +26,9 @@ pub(crate) struct Console {
 struct State {
     ring: Ring,
     phase: Phase,
+    /// Where each reader is, by its number.
+    positions: BTreeMap<u64, u64>,
+    readers_so_far: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +42,7 @@ enum Phase {
 #[derive(Debug)]
 pub(crate) struct Reader {
     console: Arc<Console>,
-    position: u64,
+    number: u64,
 }
 
 /// What a reader gets.
@@ -55,7 +59,12 @@ pub(crate) enum Output {
 impl Console {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
-            state: Mutex::new(State { ring: Ring::new(RING_BYTES), phase: Phase::Open }),
+            state: Mutex::new(State {
+                ring: Ring::new(RING_BYTES),
+                phase: Phase::Open,
+                positions: BTreeMap::new(),
+                readers_so_far: 0,
+            }),
             changed: Condvar::new(),
             dropped_bytes: AtomicU64::new(0),
         })
@@ -63,19 +72,25 @@ impl Console {
 
     /// A reader of everything from now on, and what was written lately.
     pub(crate) fn attach(self: &Arc<Self>) -> (Vec<u8>, Reader) {
-        let state = self.lock();
+        let mut state = self.lock();
         let piece = state.ring.read(state.ring.begin(), RING_BYTES);
-        (piece.bytes, Reader { console: Arc::clone(self), position: state.ring.end() })
+        let end = state.ring.end();
+        (piece.bytes, Reader { console: Arc::clone(self), number: state.add_reader(end) })
     }
 
     /// A reader of everything from the beginning (as far as it is still there).
     pub(crate) fn reader(self: &Arc<Self>) -> Reader {
-        Reader { console: Arc::clone(self), position: 0 }
+        let number = self.lock().add_reader(0);
+        Reader { console: Arc::clone(self), number }
     }
 
     /// Bytes that readers lost because they did not keep up.
     pub(crate) fn dropped_bytes(&self) -> u64 {
-        self.dropped_bytes.load(Ordering::Relaxed)
+        let state = self.lock();
+        let begin = state.ring.begin();
+        // What a reader that stands still has lost already counts, too.
+        let being_lost: u64 = state.positions.values().map(|position| begin.saturating_sub(*position)).sum();
+        self.dropped_bytes.load(Ordering::Relaxed) + being_lost
     }
 
     /// Where the output ends now.
@@ -94,6 +109,24 @@ impl Console {
     }
 }
 
+impl State {
+    fn add_reader(&mut self, position: u64) -> u64 {
+        self.readers_so_far += 1;
+        self.positions.insert(self.readers_so_far, position);
+        self.readers_so_far
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let mut state = self.console.lock();
+        let begin = state.ring.begin();
+        if let Some(position) = state.positions.remove(&self.number) {
+            self.console.dropped_bytes.fetch_add(begin.saturating_sub(position), Ordering::Relaxed);
+        }
+    }
+}
+
 impl ConsoleSink for Console {
     fn byte(&self, byte: u8) {
         self.lock().ring.push(byte);
@@ -107,8 +140,9 @@ impl Reader {
         let until = Instant::now() + within;
         let mut state = self.console.lock();
         loop {
-            let piece = state.ring.read(self.position, PIECE_BYTES);
-            self.position = piece.next;
+            let position = state.positions.get(&self.number).copied().unwrap_or(0);
+            let piece = state.ring.read(position, PIECE_BYTES);
+            state.positions.insert(self.number, piece.next);
             if piece.missed > 0 {
                 self.console.dropped_bytes.fetch_add(piece.missed, Ordering::Relaxed);
                 // Without the lock: whoever reads our messages may be slow too, and vCPUs need it.
@@ -163,6 +197,7 @@ mod tests {
         for _ in 0..RING_BYTES + 1000 {
             console.byte(b'x');
         }
+        assert_eq!(console.dropped_bytes(), 1000, "before the reader comes back, too");
         assert!(matches!(reader.read(Duration::ZERO), Output::Bytes(_)));
         assert_eq!(console.dropped_bytes(), 1000);
     }
