@@ -135,7 +135,17 @@ impl Host {
     /// As [`receive`](Self::receive), with further options.
     #[must_use]
     pub fn receive_with(&self, options: &[&str]) -> VmProcess {
-        let mut arguments = vec!["receive", "--listen", "tcp:127.0.0.1:0"];
+        self.receive_at("tcp:127.0.0.1:0", options)
+    }
+
+    /// Starts a receiver on a unix socket, and waits until it listens.
+    #[must_use]
+    pub fn receive_here(&self, name: &str) -> VmProcess {
+        self.receive_at(&format!("unix:{}", self.files().join(name).display()), &[])
+    }
+
+    fn receive_at(&self, address: &str, options: &[&str]) -> VmProcess {
+        let mut arguments = vec!["receive", "--listen", address];
         arguments.extend(options);
         let mut vm = self.vm(&arguments);
         vm.wait_until_it_listens();

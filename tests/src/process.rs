@@ -37,12 +37,13 @@ impl VmProcess {
     }
 
     pub(crate) fn wait_until_it_listens(&mut self) {
-        let said = self.messages.wait_text(Mark::START, "waiting for a VM on tcp:");
-        let at = said.find("tcp:").expect("it was waited for");
+        let waiting = "waiting for a VM on ";
+        let said = self.messages.wait_text(Mark::START, waiting);
+        let at = said.find(waiting).expect("it was waited for") + waiting.len();
         said[at..].trim().clone_into(&mut self.listen);
     }
 
-    /// Where a receiver listens: `tcp:HOST:PORT`.
+    /// Where a receiver listens: `tcp:HOST:PORT` or `unix:PATH`.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.listen
