@@ -9,7 +9,7 @@ pub struct Usage {
     pub fds: usize,
     /// Threads.
     pub threads: usize,
-    /// Memory of its own other than guest RAM, in KiB.
+    /// Memory that it has written and shares with nobody, other than guest RAM, in KiB.
     pub private_kib: u64,
 }
 
@@ -48,14 +48,15 @@ impl Usage {
     }
 }
 
-/// Sums the private pages of all mappings but those of guest RAM, which is a memfd.
+/// Sums the private, written pages of all mappings but those of guest RAM, which is a memfd.
 fn private_kib(smaps: &str) -> u64 {
     let mut guest_ram = false;
     let mut sum = 0;
     for line in smaps.lines() {
         let mut words = line.split_ascii_whitespace();
         match words.next() {
-            Some("Private_Clean:" | "Private_Dirty:") if !guest_ram => {
+            // Clean pages are the program's file: private only while no other process runs it.
+            Some("Private_Dirty:") if !guest_ram => {
                 sum += words.next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0);
             }
             // A mapping's first line begins with its range; all others with a name and a colon.
@@ -71,11 +72,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn guest_ram_does_not_count() {
+    fn guest_ram_and_the_program_do_not_count() {
         let smaps = "1-2 rw-p 0 00:00 0 \nSize: 4 kB\nPrivate_Clean: 1 kB\nPrivate_Dirty: 2 kB\n\
                      3-4 rw-s 0 00:01 7 /memfd:godwit-ram (deleted)\nPrivate_Dirty: 100 kB\n\
                      5-6 r-xp 0 00:02 8 /bin/x\nPrivate_Clean: 4 kB\n";
-        assert_eq!(private_kib(smaps), 7);
+        assert_eq!(private_kib(smaps), 2);
     }
 
     #[test]

@@ -1,31 +1,33 @@
 //! The source of a migration: one thread that feeds the protocol's state machine and does what it asks
 //! for, and helpers that wait for the network.
 
+mod door;
+mod memory;
+mod progress;
+
 use std::io;
 use std::net::Shutdown;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use godwit_vmm::PAGE_SIZE;
 use godwit_vmm::memory::PageBitmap;
 
-use super::guest::{PauseRefused, SourceGuest};
-use super::handover::HandOver;
-use super::inquiry::{self, Inquirer};
-use super::report::{Phase, Progress, SourceReport};
-use super::streams::{self, Sent, StreamContext, StreamDone, Streams};
-use crate::convergence::{Convergence, Decision, FixedCost, RoundMeasure};
+use crate::convergence::Convergence;
+use crate::engine::guest::SourceGuest;
+use crate::engine::handover::HandOver;
+use crate::engine::inquiry::Inquirer;
+use crate::engine::report::SourceReport;
+use crate::engine::streams::{self, Sent, StreamContext, StreamDone, Streams};
 use crate::ownership::Epoch;
-use crate::protocol::data::ready_checksum;
-use crate::protocol::source::{Confirmation, Outcome, Resolution};
+use crate::protocol::source::{Outcome, Resolution};
 use crate::protocol::{
-    Blob, FinalState, Inquire, Message, Running, Source, SourceAction, SourceConfig, SourceEvent,
-    SourceState, VerdictReport, VmName, Welcome,
+    Blob, Inquire, Message, Source, SourceAction, SourceConfig, SourceEvent, SourceState, VmName, Welcome,
 };
-use crate::ram::{Pass, RoundWork, TransferCounters};
+use crate::ram::TransferCounters;
 use crate::transport::{Address, ControlError, ControlReader, ControlWriter, Link, Shaper};
+use door::outcome_running;
+use progress::describe;
 
 /// How often progress is told.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
@@ -437,191 +439,6 @@ impl<'g> Engine<'g> {
         }
     }
 
-    fn start_round(&mut self, round: u32) {
-        let layout = self.context.ram.layout().clone();
-        let work = if round == 1 {
-            if let Err(e) = self.context.dirty_log.start() {
-                return self.later(local(e.to_string()));
-            }
-            let fixed = FixedCost {
-                round_trip: self.core.round_trip().unwrap_or(Duration::ZERO),
-                rehearsal: self.rehearsal,
-            };
-            self.convergence = Some(Convergence::new(self.options.max_downtime, fixed));
-            self.dirty_since = Instant::now();
-            self.dirty = layout.ranges().iter().map(|r| PageBitmap::empty(r.pages())).collect();
-            RoundWork::first(&layout)
-        } else {
-            let empty = layout.ranges().iter().map(|r| PageBitmap::empty(r.pages())).collect();
-            RoundWork { round, pass: Pass::Live, pages: std::mem::replace(&mut self.dirty, empty) }
-        };
-        self.dispatch(work);
-    }
-
-    fn dispatch(&mut self, work: RoundWork) {
-        let Some(streams) = &self.streams else { return };
-        self.context.counters.round_pages_done.store(0, Ordering::Relaxed);
-        self.round = Some(RoundUnderWay {
-            round: work.round,
-            began: Instant::now(),
-            sent: vec![None; usize::from(self.options.streams)],
-            pages: work.count(),
-        });
-        streams.send(&Arc::new(work));
-    }
-
-    fn on_stream_done(&mut self, done: StreamDone) {
-        let sent = match done.result {
-            Ok(sent) => sent,
-            Err(crate::ram::SendError::Stopped) => return,
-            Err(crate::ram::SendError::Link(e)) => {
-                return self.handle(link_lost(format!("data stream: {e}")));
-            }
-            Err(e) => return self.handle(local(e.to_string())),
-        };
-        let Some(round) = self.round.as_mut().filter(|r| r.round == done.round) else { return };
-        round.sent[usize::from(done.stream)] = Some(sent);
-        let Some(all) = round.sent.iter().copied().collect::<Option<Vec<_>>>() else { return };
-        tracing::debug!(at = ?self.began.elapsed(), round = done.round, pages = round.pages, "round sent");
-        let batches_per_stream = all.iter().map(|sent| sent.batches).collect();
-        let number = round.round;
-        match self.final_state.take() {
-            None => self.handle(SourceEvent::RoundSent { round: number, batches_per_stream }),
-            Some((state, saved_at)) => {
-                let digests: Vec<_> = all.iter().map(|sent| sent.digest).collect();
-                self.send_state(number, state, saved_at, batches_per_stream, &digests);
-            }
-        }
-    }
-
-    /// The last message before COMMIT.
-    fn send_state(
-        &mut self,
-        final_round: u32,
-        state: Vec<u8>,
-        saved_at: Instant,
-        batches_per_stream: Vec<u64>,
-        digests: &[u64],
-    ) {
-        let checksum = ready_checksum(&state, digests);
-        // What the message needs on its way belongs to the time that the guest stands still.
-        let on_its_way = self.core.round_trip().unwrap_or(Duration::ZERO) / 2;
-        let paused_for_us = micros(saved_at.elapsed() + on_its_way);
-        let state = FinalState { state: Blob(state), final_round, batches_per_stream, paused_for_us };
-        self.handle(SourceEvent::FinalSaved(state));
-        self.handle(SourceEvent::FinalSent { checksum });
-    }
-
-    /// The target has the guest's memory already.
-    fn send_state_alone(&mut self, round: u32) {
-        match self.guest.save() {
-            Ok((state, saved_at)) => {
-                let batches = self.no_batches();
-                self.send_state(round, state, saved_at, batches, &[]);
-            }
-            Err(what) => self.later(local(what)),
-        }
-    }
-
-    fn no_batches(&self) -> Vec<u64> {
-        vec![0; usize::from(self.options.streams)]
-    }
-
-    /// The target has a whole round: what is dirty now decides what comes next.
-    fn on_round_applied(&mut self, round: u32, bytes: u64) {
-        let Some(under_way) = self.round.as_ref().filter(|r| r.round == round) else { return };
-        let took = under_way.began.elapsed();
-        let dirty_for = self.dirty_since.elapsed();
-        self.dirty_since = Instant::now();
-        if let Err(what) = self.fetch_dirty() {
-            return self.later(local(what));
-        }
-        let dirty_pages = self.dirty.iter().map(PageBitmap::count).sum();
-        let Some(convergence) = &mut self.convergence else { return };
-        let measure = RoundMeasure { bytes, took, dirty_pages, dirty_for };
-        let decision = convergence.after_round(measure);
-        tracing::debug!(round, ?measure, ?decision, "round applied");
-        self.later(match decision {
-            Decision::Stop => SourceEvent::StopDecided,
-            Decision::AnotherRound => SourceEvent::AnotherRoundDecided,
-        });
-    }
-
-    /// Adds what the log knows to what is known to be dirty. The legacy log forgets what it has told.
-    fn fetch_dirty(&mut self) -> Result<(), String> {
-        for (index, known) in self.dirty.iter_mut().enumerate() {
-            let mut fetched = PageBitmap::empty(known.pages());
-            self.context.dirty_log.fetch(index, &mut fetched).map_err(|e| e.to_string())?;
-            known.union_with(&fetched);
-        }
-        Ok(())
-    }
-
-    fn pause(&mut self) {
-        match self.guest.pause() {
-            Ok(at) => {
-                self.paused_at = Some(at);
-                self.later(SourceEvent::GuestPaused);
-            }
-            Err(PauseRefused::GuestEnded) => self.later(SourceEvent::GuestEnded),
-        }
-    }
-
-    fn send_final(&mut self, round: u32) {
-        if let Err(what) = self.fetch_dirty() {
-            return self.later(local(what));
-        }
-        let pages = std::mem::take(&mut self.dirty);
-        // The streams send while this thread reads the state.
-        self.dispatch(RoundWork { round, pass: Pass::Last, pages });
-        match self.guest.save() {
-            Ok(saved) => self.final_state = Some(saved),
-            Err(what) => self.later(local(what)),
-        }
-    }
-
-    fn resume(&mut self) {
-        if let Err(what) = self.guest.resume() {
-            tracing::error!(%what, "the guest could not be resumed");
-        }
-        self.downtime = self.paused_at.map(|at| at.elapsed());
-    }
-
-    /// A person says that the guest does not run over there. The target may know better, if it answers:
-    /// its word comes first.
-    fn ask_before_resuming(&mut self) {
-        self.read_record_of_dead_target();
-        let (address, inputs, inquire) = (self.options.target.clone(), self.inputs.clone(), self.inquire);
-        self.spawn("ask", move || {
-            if let Some(Ok(report)) = inquire.map(|inquire| inquiry::ask(&address, inquire)) {
-                let _ = inputs.send(Input::Event(SourceEvent::Verdict(report)));
-            }
-            let _ = inputs.send(Input::ResumeHere);
-        });
-    }
-
-    fn inquire(&mut self, inquire: Inquire) {
-        self.inquire = Some(inquire);
-        match Inquirer::start(self.options.target.clone(), inquire, self.inputs.clone()) {
-            Ok(inquirer) => self.inquirer = Some(inquirer),
-            Err(error) => tracing::error!(%error, "cannot start a thread that asks the target"),
-        }
-    }
-
-    /// A target on this host that was killed has left its word: in the memory that it shares with us,
-    /// or in its state file.
-    fn read_record_of_dead_target(&mut self) {
-        let Some(target) = &self.target else { return };
-        let record = match &self.hand_over {
-            Some(hand_over) => hand_over.record_of_dead_target(),
-            None => self.guest.record_of_dead_target(target),
-        };
-        let Some(record) = record else { return };
-        let Some(verdict) = record.verdict_of_the_dead(self.options.epoch) else { return };
-        let report = VerdictReport { receiver_id: target.receiver_id, session: target.session, verdict };
-        self.handle(SourceEvent::Verdict(report));
-    }
-
     /// Queues an event behind the actions that are being done.
     fn later(&self, event: SourceEvent) {
         let _ = self.inputs.send(Input::Event(event));
@@ -631,59 +448,6 @@ impl<'g> Engine<'g> {
         if let Err(e) = std::thread::Builder::new().name(name.to_owned()).spawn(work) {
             self.later(local(format!("cannot start a thread: {e}")));
         }
-    }
-
-    fn tell_progress(&mut self) {
-        let now = Instant::now();
-        let (last, last_bytes) = self.last_progress;
-        let since = now - last;
-        if since < PROGRESS_EVERY {
-            return;
-        }
-        let counters = &self.context.counters;
-        let sent_bytes = counters.bytes.load(Ordering::Relaxed);
-        let done = counters.round_pages_done.load(Ordering::Relaxed);
-        let rate = u128::from(sent_bytes - last_bytes) * 1_000_000_000 / since.as_nanos().max(1);
-        self.last_progress = (now, sent_bytes);
-        let convergence = self.convergence.as_ref();
-        self.guest.progress(&Progress {
-            phase: phase(self.core.state()),
-            round: self.round.as_ref().map_or(0, |r| r.round),
-            left_bytes: match &self.round {
-                Some(round) => round.pages.saturating_sub(done) * PAGE_SIZE,
-                None => self.context.ram.layout().bytes(),
-            },
-            total_bytes: self.context.ram.layout().bytes(),
-            sent_bytes,
-            rate_bytes_per_s: u64::try_from(rate).unwrap_or(u64::MAX),
-            dirty_rate_bytes_per_s: convergence.map_or(0, Convergence::dirty_bytes_per_s),
-            predicted_blackout: convergence.and_then(Convergence::predicted_blackout),
-            elapsed: self.began.elapsed(),
-        });
-    }
-
-    fn report(&self, outcome: Option<Outcome>) -> SourceReport {
-        let counters = &self.context.counters;
-        SourceReport {
-            outcome,
-            total: self.began.elapsed(),
-            downtime: self.downtime,
-            rounds: self.round.as_ref().map_or(0, |r| r.round),
-            bytes: counters.bytes.load(Ordering::Relaxed),
-            pages: counters.pages.load(Ordering::Relaxed),
-            zero_pages: counters.zero_pages.load(Ordering::Relaxed),
-        }
-    }
-
-    /// From the first vCPU stopped here until the vCPUs were let go there. `Running` itself may be late:
-    /// the guest runs by then, and competes with whoever writes and reads it. So COMMIT's way is counted,
-    /// and what the target says it took from there. Nothing can have been later than now.
-    fn blackout(&self, running: Option<Running>) -> Option<Duration> {
-        let by_now = self.paused_at?.elapsed();
-        let (Some(running), Some(committed_at)) = (running, self.committed_at) else { return Some(by_now) };
-        let on_its_way = self.core.round_trip().unwrap_or(Duration::ZERO) / 2;
-        let until_commit = committed_at.saturating_duration_since(self.paused_at?);
-        Some((until_commit + on_its_way + Duration::from_micros(running.door_us)).min(by_now))
     }
 
     /// Leaves nothing behind: no thread that waits, no dirty log that costs the guest anything.
@@ -706,43 +470,10 @@ impl<'g> Engine<'g> {
     }
 }
 
-fn phase(state: &SourceState) -> Phase {
-    match state {
-        SourceState::Connecting | SourceState::Greeting { .. } | SourceState::Measuring { .. } => {
-            Phase::Connecting
-        }
-        SourceState::Describing { .. } | SourceState::OpeningStreams { .. } => Phase::Preparing,
-        SourceState::Copying { .. } => Phase::Precopy,
-        SourceState::Pausing { .. } | SourceState::Finalizing { .. } => Phase::StopAndCopy,
-        _ => Phase::Committing,
-    }
-}
-
-fn describe(state: &SourceState) -> &'static str {
-    match phase(state) {
-        Phase::Connecting => "being reached",
-        Phase::Preparing => "building the machine",
-        Phase::Precopy => "receiving memory",
-        Phase::StopAndCopy => "receiving the last state",
-        Phase::Committing => "taking over",
-    }
-}
-
-fn outcome_running(outcome: &Outcome) -> Option<Running> {
-    match outcome {
-        Outcome::HandedOver(Confirmation::Running(running)) => Some(*running),
-        _ => None,
-    }
-}
-
 fn link_lost(cause: String) -> SourceEvent {
     SourceEvent::LinkLost { cause }
 }
 
 fn local(what: String) -> SourceEvent {
     SourceEvent::LocalFailure { what }
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
