@@ -16,6 +16,9 @@ use godwit_vmm::saved_state::{MachineDescriptionV1, MachineStateV1};
 use super::process::say;
 use super::vm::{Event, Vm};
 
+/// The code of a refusal because the target cannot write its state file.
+const CANNOT_RECORD: u16 = 1;
+
 /// A guest that is on its way here.
 pub(crate) struct Arriving {
     vm: Arc<Vm>,
@@ -51,9 +54,10 @@ impl TargetGuest for Arriving {
         }
         self.vm.change(|status| {
             let registration = &mut status.registration;
-            registration
-                .rename(name)
-                .map_err(|e| RefusalReason::Unsupported { what: Text::clip(&e.to_string()) })?;
+            registration.rename(name).map_err(|e| RefusalReason::Other {
+                code: CANNOT_RECORD,
+                what: Text::clip(&e.to_string()),
+            })?;
             Ok(RecordPlace {
                 host_boot_id: Text::clip(&registration.file().boot_id),
                 state_file: Text::clip(&registration.path().to_string_lossy()),

@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use godwit_api::registry::Registration;
 use godwit_api::{ApiError, MigrationStatus, VmInfo, VmState};
@@ -98,7 +98,6 @@ pub(crate) struct Vm {
     pub(crate) events: Sender<Event>,
     api_socket: PathBuf,
     started: Instant,
-    started_at_unix_ms: u64,
 }
 
 impl Vm {
@@ -108,7 +107,6 @@ impl Vm {
         epoch: u64,
         events: Sender<Event>,
     ) -> Arc<Self> {
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Arc::new(Self {
             slot: Mutex::new(Slot::Empty),
             api_socket: registration.api_socket().to_owned(),
@@ -129,7 +127,6 @@ impl Vm {
             console: Console::new(),
             events,
             started: Instant::now(),
-            started_at_unix_ms: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
         })
     }
 
@@ -184,7 +181,7 @@ impl Vm {
             memory_bytes: description.map(|d| d.memory_bytes),
             kernel: description.map(|d| d.kernel.clone()),
             cmdline: description.map(|d| d.cmdline.clone()),
-            started_at_unix_ms: self.started_at_unix_ms,
+            started_at_unix_ms: status.registration.file().started_at_unix_ms,
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             console_dropped_bytes: self.console.dropped_bytes(),
             api_socket: self.api_socket.clone(),

@@ -17,17 +17,14 @@ pub const FORMAT_VERSION: u32 = 1;
 /// The largest state file that is read.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
-/// What a receiver did with one migration session. A session that is not listed is *unknown*:
-/// that is not the same as aborted.
+/// What a receiver recorded of one migration session. In the file of that very receiver, once its process
+/// is surely gone, a session that is not listed never ran: the word is written before the guest's first
+/// instruction. Without that file nothing is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SessionState {
-    /// Undecided: the source may still send COMMIT.
-    Receiving,
     /// COMMIT was received: the guest runs here.
     Running,
-    /// It never runs here.
-    Aborted,
 }
 
 /// One process's state file.

@@ -94,11 +94,6 @@ impl<R: Read> ControlReader<R> {
             link.as_ref().set_read_timeout(Some(left))
         })
     }
-
-    /// The connection itself.
-    pub fn into_link(self) -> R {
-        self.link
-    }
 }
 
 /// Writes messages.
