@@ -40,6 +40,15 @@ pub enum Wait {
     Poll,
 }
 
+/// How a dirtying vCPU writes its working set for the first time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FirstPass {
+    /// At its rate.
+    Paced,
+    /// As fast as it can: the rate holds from the second pass on.
+    Fast,
+}
+
 /// The options of one vCPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CpuConfig {
@@ -49,6 +58,8 @@ pub struct CpuConfig {
     pub working_set: Option<u64>,
     /// Bytes of pages touched per second; 0 is as fast as it can.
     pub rate: u64,
+    /// Whether that rate holds for the first pass.
+    pub first_pass: FirstPass,
     /// In which order.
     pub pattern: Pattern,
     /// Stamps in each page, 1 to 512.
@@ -69,6 +80,7 @@ impl CpuConfig {
             payload: Payload::Idle,
             working_set: None,
             rate: 0,
+            first_pass: FirstPass::Paced,
             pattern: Pattern::Sequential,
             words: 2,
             seed: 1,
@@ -207,6 +219,13 @@ fn apply_to_cpu<'a>(
             cpu.working_set = Some(bytes.ok_or(bad("a size such as 64M"))?);
         }
         "rate" => cpu.rate = units::size(value).ok_or(bad("bytes per second such as 50M"))?,
+        "first" => {
+            cpu.first_pass = match value {
+                "paced" => FirstPass::Paced,
+                "fast" => FirstPass::Fast,
+                _ => return Err(bad("paced or fast")),
+            }
+        }
         "pattern" => {
             cpu.pattern = match value {
                 "seq" => Pattern::Sequential,
@@ -270,13 +289,14 @@ mod tests {
     fn options_reach_every_cpu_and_overrides_win_wherever_they_stand() {
         let config = parse(
             "cpu3.payload=idle payload=dirty ws=16M rate=50M pattern=random words=512 seed=0x10 \
-             report=200ms beat=100us cpus=4 wait=poll cpu1.ws=1G cpu1.report=1s",
+             report=200ms first=fast beat=100us cpus=4 wait=poll cpu1.ws=1G cpu1.report=1s",
         )
         .unwrap();
         let common = CpuConfig {
             payload: Payload::Dirty,
             working_set: Some(16 << 20),
             rate: 50 << 20,
+            first_pass: FirstPass::Fast,
             pattern: Pattern::Random,
             words: 512,
             seed: 16,
@@ -308,6 +328,7 @@ mod tests {
             "words=0",
             "words=513",
             "rate=fast",
+            "first=slow",
             "beat=1",
             "report=0s",
             "cpus=65",

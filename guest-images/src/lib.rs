@@ -9,6 +9,7 @@
 pub mod cmdline;
 pub mod command;
 pub mod hash;
+pub mod observer;
 pub mod order;
 pub mod periodic;
 pub mod region;

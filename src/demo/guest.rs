@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use godwit_guest_images::command::Command;
+use godwit_guest_images::observer::Observer;
 use godwit_guest_images::report::{Report as Said, parse_line};
 use serde::Serialize;
 
 use super::DemoError;
-use super::observer::Observer;
 use super::patience::Patience;
 use super::vmm::{Launcher, Vmm};
 

@@ -4,13 +4,12 @@ use std::time::{Duration, Instant};
 
 use godwit_api::client::Polled;
 use godwit_api::{MigrateRequest, MigrationEvent, MigrationOutcome, MigrationResult};
+use godwit_guest_images::observer::{self, Observer};
 
 use super::DemoError;
 use super::guest::{Found, Guest};
-use super::observer::Observer;
 use super::patience::Patience;
 use super::report::grouped;
-use super::timeline;
 use super::vmm::Vmm;
 
 /// How long the guest is watched before it moves.
@@ -79,7 +78,7 @@ impl Hop<'_> {
         let moved = Moved {
             result,
             found,
-            blackout: timeline::blackout(before, after).ok_or_else(unheard)?,
+            blackout: observer::blackout(before, after).ok_or_else(unheard)?,
             gap_before: before.longest_gap(asked - WATCH_BEFORE, asked).ok_or_else(unheard)?,
             gap_copying: before
                 .last()

@@ -14,13 +14,10 @@ mod error;
 mod guest;
 mod invitation;
 mod journey;
-mod lines;
-mod observer;
 mod patience;
 mod report;
 mod scratch;
 mod screen;
-mod timeline;
 mod vmm;
 
 pub(crate) use error::DemoError;
@@ -29,9 +26,10 @@ pub(crate) use screen::Screen;
 
 use std::time::Instant;
 
+use godwit_guest_images::observer::Observer;
+
 use guest::Guest;
 use journey::Hop;
-use observer::Observer;
 use patience::Patience;
 use scratch::Scratch;
 use vmm::Launcher;
@@ -50,7 +48,8 @@ pub(crate) fn demo(screen: &mut dyn Screen) -> Result<Report, DemoError> {
 
     // Dropped in reverse: the processes end before their directory goes.
     let scratch = Scratch::create()?;
-    let (observer, pipes) = Observer::start(PROCESSES)?;
+    let (observer, pipes) = Observer::start(PROCESSES)
+        .map_err(|source| DemoError::System { action: "watch the guest from outside", source })?;
     let mut launcher = Launcher::new(&scratch, pipes)?;
     let mut patience = Patience::new(screen);
 

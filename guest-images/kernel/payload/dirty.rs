@@ -3,7 +3,7 @@
 use core::hint::spin_loop;
 
 use super::Vcpu;
-use crate::cmdline::CpuConfig;
+use crate::cmdline::{CpuConfig, FirstPass};
 use crate::console::{STATS, VERIFY};
 use crate::order::{Schedule, Touch};
 use crate::periodic::Periodic;
@@ -26,6 +26,7 @@ pub struct Writer {
     schedule: Schedule,
     words: u16,
     rate: u64,
+    first_pass: FirstPass,
     report_ns: u64,
     pages: u64,
     mismatches: u64,
@@ -42,9 +43,18 @@ impl Writer {
             schedule: Schedule::new(options.pattern, pages, seed),
             words: options.words,
             rate: options.rate,
+            first_pass: options.first_pass,
             report_ns: options.report_ns,
             pages: 0,
             mismatches: 0,
+        }
+    }
+
+    /// Writes every page once.
+    fn first_pass(&mut self, vcpu: &mut Vcpu) {
+        while self.schedule.passes() == 0 {
+            self.touch(vcpu);
+            vcpu.step();
         }
     }
 
@@ -137,6 +147,9 @@ impl Writer {
 
 /// Writes for ever, and reports.
 pub fn run(vcpu: &mut Vcpu, mut writer: Writer) -> ! {
+    if writer.first_pass == FirstPass::Fast {
+        writer.first_pass(vcpu);
+    }
     let tsc = vcpu.machine.tsc;
     let start = crate::pulse::now();
     let report_ticks = tsc.ticks(writer.report_ns);
@@ -173,8 +186,5 @@ pub fn run(vcpu: &mut Vcpu, mut writer: Writer) -> ! {
 
 /// Writes every page once.
 pub fn fill(vcpu: &mut Vcpu, mut writer: Writer) {
-    while writer.schedule.passes() == 0 {
-        writer.touch(vcpu);
-        vcpu.step();
-    }
+    writer.first_pass(vcpu);
 }

@@ -7,26 +7,31 @@ const BESIDE: Duration = Duration::from_millis(50);
 
 /// The moments at which beats arrived from one process, in order.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Timeline {
+pub struct Timeline {
     heard: Vec<Instant>,
 }
 
 impl Timeline {
     /// One or more beats arrived.
-    pub(super) fn heard(&mut self, at: Instant) {
+    pub fn heard(&mut self, at: Instant) {
         self.heard.push(at);
     }
 
-    pub(super) fn first(&self) -> Option<Instant> {
+    /// The first of them.
+    #[must_use]
+    pub fn first(&self) -> Option<Instant> {
         self.heard.first().copied()
     }
 
-    pub(super) fn last(&self) -> Option<Instant> {
+    /// The last of them so far.
+    #[must_use]
+    pub fn last(&self) -> Option<Instant> {
         self.heard.last().copied()
     }
 
     /// The longest silence between two beats that both arrived from `from` to `to`.
-    pub(super) fn longest_gap(&self, from: Instant, to: Instant) -> Option<Duration> {
+    #[must_use]
+    pub fn longest_gap(&self, from: Instant, to: Instant) -> Option<Duration> {
         let begin = self.heard.partition_point(|at| *at < from);
         let end = self.heard.partition_point(|at| *at <= to);
         let within = self.heard.get(begin..end)?;
@@ -37,7 +42,8 @@ impl Timeline {
 /// The longest silence around a hand-over: from the last beat here to the first beat there, or one right
 /// beside it. Output that was delivered late, in one burst, shortens the silence after it, so that the
 /// one before it counts as well. Both were read by the same thread with the same clock.
-pub(super) fn blackout(here: &Timeline, there: &Timeline) -> Option<Duration> {
+#[must_use]
+pub fn blackout(here: &Timeline, there: &Timeline) -> Option<Duration> {
     let (last, first) = (here.last()?, there.first()?);
     let between = first.saturating_duration_since(last);
     let before = last.checked_sub(BESIDE).and_then(|from| here.longest_gap(from, last));

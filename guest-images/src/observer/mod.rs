@@ -1,4 +1,8 @@
-//! The observer: reads the serial output of all processes in one thread, and so with one clock.
+//! Watches a guest from outside while it goes from process to process: reads the serial output of all
+//! of them in one thread, and so with one clock.
+
+mod lines;
+mod timeline;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,49 +12,50 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::DemoError;
-use super::lines::Lines;
-use super::timeline::Timeline;
+pub use lines::Lines;
+pub use timeline::{Timeline, blackout};
 
 /// What was seen of one process.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub struct Seen {
     /// When it beat.
-    pub(super) beats: Timeline,
+    pub beats: Timeline,
     /// What it said.
-    pub(super) lines: Lines,
+    pub lines: Lines,
     /// No more will come: the process has ended.
-    pub(super) ended: bool,
+    pub ended: bool,
 }
 
 /// What was seen so far. The thread behind it ends with the last of the processes.
 #[derive(Debug)]
-pub(super) struct Observer {
+pub struct Observer {
     seen: Vec<Arc<Mutex<Seen>>>,
 }
 
 impl Observer {
     /// Starts to watch `count` processes that are yet to be started; each gets one of the pipes as its
     /// standard output.
-    pub(super) fn start(count: usize) -> Result<(Self, Vec<OwnedFd>), DemoError> {
+    ///
+    /// # Errors
+    /// The system has no more pipes or threads.
+    pub fn start(count: usize) -> std::io::Result<(Self, Vec<OwnedFd>)> {
         let mut watched = Vec::new();
         let mut writers = Vec::new();
         for _ in 0..count {
-            let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)
-                .map_err(|errno| DemoError::System { action: "open a pipe", source: errno.into() })?;
+            let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
             watched.push((reader, Arc::new(Mutex::new(Seen::default()))));
             writers.push(writer);
         }
         let seen = watched.iter().map(|(_, seen)| Arc::clone(seen)).collect();
-        std::thread::Builder::new()
-            .name("observer".to_owned())
-            .spawn(move || watch(watched))
-            .map_err(|source| DemoError::System { action: "start a thread", source })?;
+        std::thread::Builder::new().name("observer".to_owned()).spawn(move || watch(watched))?;
         Ok((Self { seen }, writers))
     }
 
     /// What was seen of the process that got the pipe of that index.
-    pub(super) fn of(&self, index: usize) -> MutexGuard<'_, Seen> {
+    ///
+    /// # Panics
+    /// When there are not that many.
+    pub fn of(&self, index: usize) -> MutexGuard<'_, Seen> {
         lock(&self.seen[index])
     }
 }
@@ -68,8 +73,9 @@ fn watch(mut pipes: Vec<(OwnedFd, Arc<Mutex<Seen>>)>) {
         let ready: Vec<bool> = match poll(&mut polled, None) {
             Ok(_) => polled.iter().map(|polled| !polled.revents().is_empty()).collect(),
             Err(Errno::INTR) => continue,
-            Err(error) => {
-                tracing::error!(%error, "the observer cannot wait for output");
+            Err(_) => {
+                // Without a wait there is nothing to see: whoever looks must not wait for it.
+                pipes.iter().for_each(|(_, seen)| lock(seen).ended = true);
                 return;
             }
         };
@@ -87,8 +93,8 @@ fn read(pipe: &OwnedFd, seen: &Mutex<Seen>, bytes: &mut [u8]) -> bool {
         }
         Ok(count) => count,
         Err(Errno::INTR) => return true,
-        Err(error) => {
-            tracing::error!(%error, "the observer cannot read output");
+        Err(_) => {
+            lock(seen).ended = true;
             return false;
         }
     };

@@ -1,20 +1,20 @@
 //! The guest's lines, picked out from between its beats. Pure.
 
-use godwit_guest_images::report::is_beat;
+use crate::report::is_beat;
 
 /// A line of the guest is some hundred bytes; what is longer is none.
 const LINE_BYTES_MAX: usize = 4096;
 
 /// Takes serial output as it comes.
 #[derive(Debug, Default)]
-pub(super) struct Lines {
+pub struct Lines {
     unfinished: Vec<u8>,
     whole: Vec<String>,
 }
 
 impl Lines {
     /// Takes bytes; says whether beats were among them.
-    pub(super) fn take(&mut self, bytes: &[u8]) -> bool {
+    pub fn take(&mut self, bytes: &[u8]) -> bool {
         let mut beats = false;
         for byte in bytes {
             match byte {
@@ -31,7 +31,8 @@ impl Lines {
     }
 
     /// All whole lines so far.
-    pub(super) fn whole(&self) -> &[String] {
+    #[must_use]
+    pub fn whole(&self) -> &[String] {
         &self.whole
     }
 }
