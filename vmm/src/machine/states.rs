@@ -203,9 +203,7 @@ impl PausedMachine {
         for (vcpu, saved) in self.machine.vcpus.iter().zip(&state.vcpus) {
             answers.push((vcpu, vcpu.restore(saved.clone(), clock)?));
         }
-        for (vcpu, answer) in answers {
-            answer.recv().map_err(|_| vcpu.gone())??;
-        }
+        all_done(answers)?;
         for chip in &state.irqchips {
             vm.set_irqchip(&chip.into()).map_err(KvmError::ioctl("KVM_SET_IRQCHIP"))?;
         }
@@ -216,11 +214,16 @@ impl PausedMachine {
     }
 
     /// Saves and restores this machine, which has not run yet, to learn how long that takes here and
-    /// that it works at all.
+    /// that it works at all. Its vCPUs have been in KVM once afterwards, without executing anything.
     ///
     /// # Errors
     /// As for [`save`](Self::save) and [`restore`](Self::restore).
     pub fn rehearse(&mut self) -> Result<Rehearsal, MachineError> {
+        let mut answers = Vec::new();
+        for vcpu in &self.machine.vcpus {
+            answers.push((vcpu, vcpu.warm_up()?));
+        }
+        all_done(answers)?;
         let begin = Instant::now();
         let state = self.save()?;
         let saved = Instant::now();
@@ -275,6 +278,14 @@ impl RunningMachine {
         machine.gate.wait_all_parked();
         PausedMachine { machine, capabilities, description, history: History::HasRun }
     }
+}
+
+/// Waits until every vCPU has answered.
+fn all_done(answers: Vec<(&VcpuHandle, Receiver<Result<(), VcpuError>>)>) -> Result<(), MachineError> {
+    for (vcpu, answer) in answers {
+        answer.recv().map_err(|_| vcpu.gone())??;
+    }
+    Ok(())
 }
 
 fn ticks(elapsed: Duration, khz: u32) -> u64 {

@@ -28,6 +28,7 @@ pub(super) enum Command {
     Save { host_tsc: u64, reply: Sender<Result<VcpuV1, VcpuError>> },
     Restore { saved: Box<VcpuV1>, clock: TscAt, reply: Sender<Result<(), VcpuError>> },
     TellGuestItWasPaused,
+    WarmUp { reply: Sender<Result<(), VcpuError>> },
 }
 
 /// Counts the vCPUs that are in the guest (or on their way in or out).
@@ -175,6 +176,13 @@ impl VcpuHandle {
     ) -> Result<Receiver<Result<(), VcpuError>>, VcpuError> {
         let (reply, answer) = mpsc::channel();
         self.send(Command::Restore { saved: Box::new(saved), clock, reply })?;
+        Ok(answer)
+    }
+
+    /// Begins to enter and leave KVM without executing anything.
+    pub(crate) fn warm_up(&self) -> Result<Receiver<Result<(), VcpuError>>, VcpuError> {
+        let (reply, answer) = mpsc::channel();
+        self.send(Command::WarmUp { reply })?;
         Ok(answer)
     }
 

@@ -12,11 +12,12 @@ use std::sync::mpsc::{Receiver, Sender};
 
 use kvm_ioctls::VcpuFd;
 
+use super::error::VcpuError;
 use super::exit::{AfterExit, CrashReport, End, GuestEnd, serve};
 use super::handle::{Command, RunGate, Shared, VcpuEvent};
 use super::state::StateContext;
 use crate::devices::PortBus;
-use crate::kvm::RunPage;
+use crate::kvm::{KvmError, RunPage};
 use crate::saved_state::MsrV1;
 
 pub(super) struct VcpuThread {
@@ -65,9 +66,24 @@ impl VcpuThread {
                     // EINVAL means that the guest does not use kvmclock and has no such watchdog.
                     let _ = self.vcpu.kvmclock_ctrl();
                 }
+                Command::WarmUp { reply } => {
+                    let _ = reply.send(self.warm_up(&page));
+                }
             }
         }
         self.shared.kick.disarm();
+    }
+
+    /// What KVM sets up upon the first `KVM_RUN` of a machine (threads of its own among it) it sets up
+    /// now, instead of in a blackout. With `immediate_exit` set, nothing is executed.
+    fn warm_up(&mut self, page: &RunPage) -> Result<(), VcpuError> {
+        page.immediate_exit().store(1, Ordering::SeqCst);
+        match self.vcpu.run() {
+            Err(e) if !is_transient(e) => {
+                Err(VcpuError::Kvm { index: self.context.index, source: KvmError::ioctl("KVM_RUN")(e) })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn run_until_parked(&mut self, page: &RunPage) -> Option<End> {
