@@ -16,5 +16,5 @@ pub mod types;
 pub use types::{
     ApiError, ErrorCode, InvalidInput, MigrateRequest, MigrationEvent, MigrationMode, MigrationOutcome,
     MigrationPhase, MigrationProgress, MigrationResult, MigrationStatus, ResolveHow, ResolveRequest,
-    StopRequest, TargetAddress, VersionInfo, VmInfo, VmName, VmState, ms_from_us,
+    StopRequest, TargetAddress, UpgradeRequest, VersionInfo, VmInfo, VmName, VmState, ms_from_us,
 };

@@ -37,6 +37,9 @@ pub(crate) enum Command {
     /// Move a running VM to a waiting `godwit receive`
     #[command(after_help = MIGRATE_HELP)]
     Migrate(MigrateArgs),
+    /// Let a VM go on in a new process of this binary, unnoticed
+    #[command(after_help = UPGRADE_HELP)]
+    Upgrade(UpgradeArgs),
     /// Stop a migration that is going on; the guest runs on here
     Cancel(VmArgs),
     /// Decide a hand-over that nobody confirmed, after looking at the target
@@ -81,6 +84,17 @@ Examples:
 The first Ctrl-C cancels and waits for the outcome; the second stops watching.
 Exit status: 0 completed · 1 failed, guest runs on here · 2 usage · 3 cancelled · 4 handed over, unconfirmed";
 
+const UPGRADE_HELP: &str = "\
+Examples:
+  godwit upgrade web
+  godwit upgrade web --binary /opt/godwit-0.2/bin/godwit --json
+
+The new process is a child of the old one and gets its standard streams, serial port and API path. The
+old one gives all its memory back and stands by: it ends when the guest does, with its status.
+Clients of a --serial unix: socket have to connect again.
+Exit status: 0 goes on in the new process · 1 failed, runs on as before · 2 usage · 3 cancelled
+  4 handed over, unconfirmed";
+
 const RESOLVE_HELP: &str = "\
 Look at the target first. If it runs the guest, discard this copy; only if it does not and never
 will, resume here. The wrong answer makes the guest run twice or throws it away.";
@@ -101,6 +115,18 @@ pub(crate) struct VmAddress {
 pub(crate) struct VmArgs {
     #[command(flatten)]
     pub(crate) vm: VmAddress,
+    /// Answer as one line of JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpgradeArgs {
+    #[command(flatten)]
+    pub(crate) vm: VmAddress,
+    /// The godwit binary to go on in [default: the one that runs this command]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) binary: Option<PathBuf>,
     /// Answer as one line of JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -199,6 +225,15 @@ pub(crate) struct ReceiveArgs {
     /// Where to put the API socket [default: in the runtime directory]
     #[arg(long, value_name = "SOCKET", help_heading = "Identity")]
     pub(crate) api: Option<PathBuf>,
+    /// For `godwit upgrade` alone: the process to succeed waits at this socket
+    #[arg(long, value_name = "SOCKET", hide = true)]
+    pub(crate) takes_over: Option<PathBuf>,
+    /// For `godwit upgrade` alone: the API's path of the process to succeed
+    #[arg(long, value_name = "SOCKET", hide = true, requires = "takes_over")]
+    pub(crate) takes_api: Option<PathBuf>,
+    /// For `godwit upgrade` alone: the guest's kernel may be read again from its path
+    #[arg(long, hide = true, requires = "takes_over")]
+    pub(crate) booted_here: bool,
 }
 
 #[derive(Debug, Args)]

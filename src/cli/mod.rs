@@ -24,6 +24,7 @@ mod serial;
 mod signals;
 mod stop;
 mod units;
+mod upgrade;
 mod usage;
 
 use std::process::ExitCode;
@@ -53,6 +54,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Run(args) => run::run(args),
         Command::Receive(args) => receive::receive(args),
         Command::Migrate(args) => migrate::migrate(args),
+        Command::Upgrade(args) => upgrade::upgrade(&args),
         Command::Cancel(args) => cancel::cancel(&args),
         Command::Resolve(args) => resolve::resolve(&args),
         Command::Ps(args) => ps::ps(&args),

@@ -8,6 +8,7 @@ use godwit_api::{TargetAddress, VmName};
 use super::args::ReceiveArgs;
 use super::failure::Failure;
 use super::serial::Serial;
+use crate::instance::Origin;
 
 /// A receiver to start: everything in it has been checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +21,19 @@ pub(crate) struct ReceiveConfig {
     pub(crate) name: Option<VmName>,
     /// The API's socket; in the runtime directory when absent.
     pub(crate) api: Option<PathBuf>,
+    /// Set when `godwit upgrade` started this process.
+    pub(crate) takes_over: Option<TakesOver>,
+}
+
+/// The process that this one succeeds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TakesOver {
+    /// The socket at which it waits.
+    pub(crate) meeting: PathBuf,
+    /// Its API's path, if it was given one.
+    pub(crate) api: Option<PathBuf>,
+    /// Where its guest comes from.
+    pub(crate) origin: Origin,
 }
 
 pub(crate) fn receive(args: ReceiveArgs) -> Result<ExitCode, Failure> {
@@ -39,7 +53,9 @@ fn config(args: ReceiveArgs) -> Result<ReceiveConfig, Failure> {
             "that address can be reached from other hosts, in plain text and without authentication; listen on tcp:127.0.0.1:PORT, or give --insecure if the network is trusted",
         );
     }
-    Ok(ReceiveConfig { listen: args.listen, serial: args.serial, name: args.name, api: args.api })
+    let origin = if args.booted_here { Origin::Booted } else { Origin::Arrived };
+    let takes_over = args.takes_over.map(|meeting| TakesOver { meeting, api: args.takes_api, origin });
+    Ok(ReceiveConfig { listen: args.listen, serial: args.serial, name: args.name, api: args.api, takes_over })
 }
 
 #[cfg(test)]

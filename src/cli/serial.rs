@@ -1,5 +1,6 @@
 //! Where the guest's serial port goes.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -43,6 +44,17 @@ impl FromStr for Serial {
     }
 }
 
+impl fmt::Display for Serial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stdio => f.write_str("stdio"),
+            Self::None => f.write_str("none"),
+            Self::File(path) => write!(f, "file:{}", path.display()),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
 impl TryFrom<String> for Serial {
     type Error = SerialError;
 
@@ -63,6 +75,9 @@ mod tests {
         assert_eq!("unix:x".parse(), Ok(Serial::Unix("x".into())));
         for bad in ["", "file:", "unix:", "tty", "/dev/null"] {
             assert!(bad.parse::<Serial>().is_err(), "{bad}");
+        }
+        for place in ["stdio", "none", "file:/a:b", "unix:x"] {
+            assert_eq!(place.parse::<Serial>().map(|serial| serial.to_string()), Ok(place.to_owned()));
         }
     }
 }

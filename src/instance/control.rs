@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use godwit_api::{
-    ApiError, ErrorCode, MigrateRequest, MigrationEvent, MigrationStatus, ResolveHow, VmInfo, VmState,
+    ApiError, ErrorCode, MigrateRequest, MigrationEvent, MigrationStatus, ResolveHow, UpgradeRequest, VmInfo,
+    VmState,
 };
 use godwit_migrate::engine::{SourceMigration, SourceOptions};
 use godwit_migrate::ownership::Epoch;
@@ -16,6 +17,7 @@ use super::address::engine_address;
 use super::console::Output;
 use super::http::{ConsoleAttachment, Control};
 use super::source::Departing;
+use super::succession::Successor;
 use super::vm::{Event, Migration, Vm};
 
 /// Events that may wait for a listener.
@@ -139,6 +141,33 @@ impl Control for Arc<Vm> {
         Ok(events)
     }
 
+    fn upgrade(&self, request: UpgradeRequest) -> Result<mpsc::Receiver<MigrationEvent>, ApiError> {
+        if self.launch().watched {
+            return Err(ApiError::wrong_state(
+                "this process watches its guest's lines (--expect or --reject) and cannot pass that on",
+                "let it end, or start the VM without them",
+            ));
+        }
+        // One at a time: they would meet at the same place.
+        let Ok(_one) = self.upgrading.try_lock() else {
+            return Err(ApiError::new(
+                ErrorCode::Busy,
+                "another upgrade of this VM is under way",
+                "wait for it",
+            ));
+        };
+        self.refuse_while_moving("upgraded")?;
+        let successor = Successor::start(self, request.binary.as_deref())?;
+        let migrate =
+            MigrateRequest { timeout_ms: request.timeout_ms, ..MigrateRequest::to(successor.listen()) };
+        self.change(|status| status.successor = Some(successor));
+        self.migrate(migrate).inspect_err(|_| {
+            if let Some(successor) = self.change(|status| status.successor.take()) {
+                successor.abandon();
+            }
+        })
+    }
+
     fn migration(&self) -> Option<MigrationStatus> {
         self.status().migration.as_ref().map(|m| m.status.clone())
     }
@@ -210,7 +239,7 @@ impl Control for Arc<Vm> {
             })
             .map_err(|e| ApiError::internal(format!("cannot start a thread: {e}"), "try again"))?;
         let typist = self.typist();
-        Ok(ConsoleAttachment { replay, output, input: Box::new(move |bytes| typist(bytes)) })
+        Ok(ConsoleAttachment { replay, output, input: Box::new(move |bytes| _ = typist(bytes)) })
     }
 }
 

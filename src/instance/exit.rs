@@ -20,6 +20,8 @@ pub(crate) enum Exit {
     VmmFailed,
     /// The guest wrote this to the debug-exit port.
     DebugExit(u32),
+    /// The guest ran on in another process, which ended with this status.
+    Inherited(u8),
 }
 
 impl Exit {
@@ -32,6 +34,7 @@ impl Exit {
             Self::Expectation => 5,
             Self::VmmFailed => 6,
             // As QEMU's isa-debug-exit; a process's status has eight bits.
+            Self::Inherited(status) => status,
             Self::DebugExit(value) => ((value << 1) | 1).to_le_bytes()[0],
         }
     }

@@ -16,6 +16,7 @@ use godwit_vmm::vcpu::GuestEnd;
 use super::exit::Exit;
 use super::kernel::{BUILTIN, KernelFiles};
 use super::process::{StartError, boot, say};
+use super::succession::Successor;
 use super::vm::{Event, Origin, Vm};
 use super::watch::Verdict;
 
@@ -80,7 +81,12 @@ impl<'p> MainLoop<'p> {
             Event::Watched(verdict) => self.leave(on_verdict(verdict, Exit::Done), Cause::Outside),
             Event::HandedOver { to } => {
                 let name = self.vm.status().registration.file().name.clone();
-                say(&format!("{name} was handed over to {to}"));
+                match self.vm.status().successor.as_ref().map(Successor::pid) {
+                    Some(pid) => {
+                        say(&format!("{name} goes on in process {pid}; this one stands by until it ends"))
+                    }
+                    None => say(&format!("{name} was handed over to {to}")),
+                }
                 // What its lines have shown stays shown.
                 Some(self.leaving.take().filter(|exit| *exit == Exit::Expectation).unwrap_or(Exit::Done))
             }
@@ -97,6 +103,8 @@ impl<'p> MainLoop<'p> {
                 say(&what);
                 Some(Exit::VmmFailed)
             }
+            // It can come only when this loop has ended.
+            Event::Succeeded { .. } => None,
             Event::ReceiverEnded { error: None } => {
                 let exit = self.leaving.take()?;
                 if self.vm.status().state == VmState::Incoming {

@@ -13,12 +13,13 @@ use godwit_vmm::machine::{MachineConfig, PausedMachine};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::console::{OutputError, Outputs};
+use super::console::{Opening, OutputError, Outputs};
 use super::exit::Exit;
 use super::http::{self, ApiSocket, BindError, ServeError, ServerHandle};
 use super::kernel::{KernelError, KernelFiles};
 use super::main_loop::{MainLoop, Watch};
-use super::vm::{Event, Vm};
+use super::succession::{Predecessor, Successor, stand_by};
+use super::vm::{Event, Launch, Vm};
 use crate::cli::Serial;
 
 /// How long a process that received a guest still answers a source that may not know.
@@ -58,6 +59,10 @@ pub(super) struct Beginning {
     pub(super) state: VmState,
     pub(super) epoch: u64,
     pub(super) serial: Serial,
+    /// `--expect` or `--reject` will decide how the process ends.
+    pub(super) watched: bool,
+    /// The process whose guest, serial port and API path this one takes over.
+    pub(super) predecessor: Option<Predecessor>,
 }
 
 /// A VM process that others can find and talk to.
@@ -67,7 +72,30 @@ pub(super) struct Process {
     pub(super) receiver: Option<JoinHandle<()>>,
     events: Receiver<Event>,
     server: ServerHandle,
-    outputs: Outputs,
+    outputs: SerialPlace,
+}
+
+/// Where the serial port goes.
+enum SerialPlace {
+    Here(Outputs),
+    /// Another process still has it.
+    Later(JoinHandle<Result<Outputs, OutputError>>),
+}
+
+impl SerialPlace {
+    fn outputs(self) -> Option<Outputs> {
+        match self {
+            Self::Here(outputs) => Some(outputs),
+            Self::Later(thread) => match thread.join() {
+                Ok(Ok(outputs)) => Some(outputs),
+                Ok(Err(error)) => {
+                    say(&error.to_string());
+                    None
+                }
+                Err(_) => None,
+            },
+        }
+    }
 }
 
 impl Process {
@@ -79,24 +107,46 @@ impl Process {
             None => (beginning.fallback_name)(&directory)?,
         };
         let state = beginning.state;
+        let api = beginning.api.map(absolute);
         let registration = directory.register(NewEntry {
             name,
             state: state.clone(),
             epoch: beginning.epoch,
-            api_socket: beginning.api.map(absolute),
+            api_socket: api.clone(),
         })?;
         let socket = match ApiSocket::bind(registration.api_socket()) {
-            Ok(socket) => socket,
+            Ok(socket) => Arc::new(socket),
             Err(error) => {
                 let _ = registration.remove();
                 return Err(error.into());
             }
         };
         let (sender, events) = mpsc::channel();
-        let vm = Vm::new(registration, state, beginning.epoch, sender.clone());
+        let launch = Launch {
+            serial: beginning.serial.clone(),
+            api: api.or_else(|| beginning.predecessor.as_ref().and_then(Predecessor::api)),
+            watched: beginning.watched,
+            succeeds: beginning.predecessor.is_some(),
+        };
+        let vm = Vm::new(registration, state, beginning.epoch, launch, sender.clone());
         let begun = (|| -> Result<_, StartError> {
             forward_signals(sender)?;
-            let outputs = Outputs::start(&beginning.serial, &vm.console, vm.typist())?;
+            let outputs = match beginning.predecessor {
+                None => SerialPlace::Here(Outputs::start(
+                    &beginning.serial,
+                    Opening::Fresh,
+                    &vm.console,
+                    vm.typist(),
+                )?),
+                Some(predecessor) => {
+                    let (vm, socket, serial) = (Arc::clone(&vm), Arc::clone(&socket), beginning.serial);
+                    SerialPlace::Later(
+                        std::thread::Builder::new()
+                            .name("succession".to_owned())
+                            .spawn(move || predecessor.succeed(&vm, &socket, &serial))?,
+                    )
+                }
+            };
             let server = http::serve(socket, Arc::new(Arc::clone(&vm)))?;
             Ok((outputs, server))
         })();
@@ -120,9 +170,20 @@ impl Process {
     /// Ends everything in order: the guest, what it said last, the target's word to a source that still
     /// asks, then the API, then the entry.
     pub(super) fn end(self, exit: Exit) -> Exit {
-        let Self { vm, outputs, server, receiver, .. } = self;
-        vm.forget_machine();
-        outputs.finish();
+        let Self { vm, outputs, server, receiver, events, .. } = self;
+        let successor = vm.change(|status| status.successor.take());
+        let successor_pid = successor.as_ref().map(Successor::pid);
+        if let Some(successor) = successor {
+            // First of all: it waits for the serial port.
+            let typed = outputs.outputs().map(Outputs::finish_here).unwrap_or_default();
+            successor.let_go(&typed);
+            vm.forget_machine();
+        } else {
+            vm.forget_machine();
+            if let Some(outputs) = outputs.outputs() {
+                outputs.finish();
+            }
+        }
         let record = if told_the_source(&vm) { Record::Remove } else { Record::Leave };
         let remote = vm.change(|status| status.receiver.take());
         if let Some(remote) = remote {
@@ -134,7 +195,14 @@ impl Process {
         }
         server.shutdown(API_GRACE);
         leave(&vm, record);
-        exit
+        let handed_over = matches!(vm.status().state, VmState::HandedOver { .. });
+        match successor_pid.filter(|_| handed_over && !vm.launch().succeeds) {
+            Some(pid) => {
+                let name = vm.status().registration.file().name.clone();
+                stand_by(&name, pid, &events, vm.events.clone())
+            }
+            None => exit,
+        }
     }
 }
 

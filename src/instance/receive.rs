@@ -6,6 +6,7 @@ use godwit_migrate::engine::Receiver;
 use super::address::engine_address;
 use super::exit::Exit;
 use super::process::{Beginning, Process, StartError, say, start_failed};
+use super::succession::Predecessor;
 use super::target::Arriving;
 use super::vm::{Event, Origin};
 use crate::cli::ReceiveConfig;
@@ -23,6 +24,11 @@ pub(crate) fn receive(config: ReceiveConfig) -> Exit {
 
 fn start(config: ReceiveConfig) -> Result<Process, StartError> {
     let receiver = Receiver::bind(&engine_address(&config.listen))?;
+    let origin = match &config.takes_over {
+        Some(takes_over) => takes_over.origin,
+        None => Origin::Arrived,
+    };
+    let predecessor = config.takes_over.map(|from| Predecessor::meet(&from.meeting, from.api)).transpose()?;
     let mut process = Process::begin(Beginning {
         name: config.name.clone(),
         fallback_name: |_| {
@@ -33,13 +39,15 @@ fn start(config: ReceiveConfig) -> Result<Process, StartError> {
         state: VmState::Incoming,
         epoch: NO_EPOCH,
         serial: config.serial,
+        watched: false,
+        predecessor,
     })?;
     let vm = process.vm.clone();
     let listen = receiver.address().to_string();
     vm.change(|status| {
         status.listen = Some(listen.clone());
         status.receiver = Some(receiver.remote());
-        status.origin = Origin::Arrived;
+        status.origin = origin;
         let id = receiver.id().to_string();
         status.registration.update(|file| file.receiver = Some(id))
     })?;

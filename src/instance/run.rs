@@ -40,6 +40,8 @@ fn start(config: RunConfig) -> Result<Process, StartError> {
         state: VmState::Paused,
         epoch: FIRST_EPOCH,
         serial: config.serial,
+        watched: !config.expect.is_empty() || !config.reject.is_empty(),
+        predecessor: None,
     })?;
     let machine = MachineConfig {
         vcpus: config.cpus,
@@ -53,7 +55,7 @@ fn start(config: RunConfig) -> Result<Process, StartError> {
         },
         console: process.vm.console.clone(),
     };
-    let watched = !config.expect.is_empty() || !config.reject.is_empty();
+    let watched = process.vm.launch().watched;
     let started = (|| {
         if watched {
             let watcher = Watcher::new(config.expect, config.reject);

@@ -68,6 +68,9 @@ impl Departing {
             }
             status.detail = None;
         });
+        if !handed_over && let Some(successor) = self.vm.change(|status| status.successor.take()) {
+            successor.abandon();
+        }
         self.tell_result(result);
         let _ = self.vm.events.send(if handed_over {
             Event::HandedOver { to: self.to.clone() }

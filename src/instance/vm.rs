@@ -18,7 +18,10 @@ use godwit_vmm::saved_state::MachineDescriptionV1;
 use godwit_vmm::vcpu::{GuestEnd, VcpuEvent};
 
 use super::console::{Console, Typist};
+use super::exit::Exit;
+use super::succession::Successor;
 use super::watch::Verdict;
+use crate::cli::Serial;
 
 /// How long a vCPU's thread is waited for, to learn when it ran; it runs all the same.
 const FIRST_ENTRY_WITHIN: Duration = Duration::from_secs(1);
@@ -42,6 +45,8 @@ pub(crate) enum Event {
     Watched(Verdict),
     /// This process owns the guest and cannot run it.
     VmmFailed { what: String },
+    /// The guest is over in the process that it went on in.
+    Succeeded { exit: Exit },
     /// The receiver has ended without a guest.
     ReceiverEnded { error: Option<String> },
 }
@@ -64,6 +69,18 @@ pub(crate) enum Origin {
     Arrived,
 }
 
+/// How this process was started: its successor is started in the same way.
+#[derive(Debug, Clone)]
+pub(crate) struct Launch {
+    pub(crate) serial: Serial,
+    /// The path that was given for the API, if any.
+    pub(crate) api: Option<PathBuf>,
+    /// `--expect` or `--reject` decides how this process ends.
+    pub(crate) watched: bool,
+    /// It took its guest over from a process that stands by and adopts this one's successor.
+    pub(crate) succeeds: bool,
+}
+
 /// What others may know.
 #[derive(Debug)]
 pub(crate) struct Status {
@@ -79,6 +96,8 @@ pub(crate) struct Status {
     pub(crate) listen: Option<String>,
     pub(crate) receiver: Option<ReceiverRemote>,
     pub(crate) detail: Option<String>,
+    /// A new process that is to get the guest.
+    pub(crate) successor: Option<Successor>,
 }
 
 /// The migration under way, or the last one.
@@ -96,7 +115,9 @@ pub(crate) struct Vm {
     changed: Condvar,
     pub(crate) console: Arc<Console>,
     pub(crate) events: Sender<Event>,
-    api_socket: PathBuf,
+    launch: Launch,
+    /// Held while a successor is started.
+    pub(crate) upgrading: Mutex<()>,
     started: Instant,
 }
 
@@ -105,11 +126,13 @@ impl Vm {
         registration: Registration,
         state: VmState,
         epoch: u64,
+        launch: Launch,
         events: Sender<Event>,
     ) -> Arc<Self> {
         Arc::new(Self {
             slot: Mutex::new(Slot::Empty),
-            api_socket: registration.api_socket().to_owned(),
+            launch,
+            upgrading: Mutex::new(()),
             status: Mutex::new(Status {
                 origin: Origin::Booted,
                 state,
@@ -122,12 +145,17 @@ impl Vm {
                 listen: None,
                 receiver: None,
                 detail: None,
+                successor: None,
             }),
             changed: Condvar::new(),
             console: Console::new(),
             events,
             started: Instant::now(),
         })
+    }
+
+    pub(crate) fn launch(&self) -> &Launch {
+        &self.launch
     }
 
     pub(crate) fn slot(&self) -> MutexGuard<'_, Slot> {
@@ -184,7 +212,7 @@ impl Vm {
             started_at_unix_ms: status.registration.file().started_at_unix_ms,
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             console_dropped_bytes: self.console.dropped_bytes(),
-            api_socket: self.api_socket.clone(),
+            api_socket: status.registration.api_socket().to_owned(),
             listen: status.listen.clone(),
             migration: status.migration.as_ref().map(|m| m.status.clone()),
             detail: status.detail.clone(),
@@ -241,7 +269,7 @@ impl Vm {
     }
 
     /// Types into the guest. Waits while the guest does not read or is on its way; what is left when
-    /// the guest is gone is dropped.
+    /// the guest is gone or runs elsewhere is not taken.
     pub(crate) fn typist(self: &Arc<Self>) -> Typist {
         let vm = Arc::clone(self);
         Arc::new(move |bytes| {
@@ -251,7 +279,7 @@ impl Vm {
                 let serial = {
                     let status = vm.status();
                     match status.state {
-                        VmState::HandedOver { .. } | VmState::Stopping | VmState::Crashed { .. } => return,
+                        VmState::HandedOver { .. } | VmState::Stopping | VmState::Crashed { .. } => break,
                         _ => status.serial.clone(),
                     }
                 };
@@ -266,6 +294,7 @@ impl Vm {
                     pause = Duration::from_millis(1);
                 }
             }
+            bytes.len() - rest.len()
         })
     }
 
@@ -314,7 +343,7 @@ impl Vm {
 
     /// Refuses what must not happen while a migration is under way: it alone decides then whether the
     /// guest runs.
-    fn refuse_while_moving(&self, what: &str) -> Result<(), ApiError> {
+    pub(crate) fn refuse_while_moving(&self, what: &str) -> Result<(), ApiError> {
         let status = self.status();
         if let VmState::Unconfirmed { to, .. } = &status.state {
             return Err(ApiError::wrong_state(

@@ -5,10 +5,11 @@ use std::time::Duration;
 use http_body_util::BodyExt;
 use hyper::Method;
 use hyper::body::Incoming;
+use serde::Serialize;
 
 use super::connection::{Connection, broken};
 use super::{ANSWER_BYTES_MAX, Client, ClientError};
-use crate::types::{MigrateRequest, MigrationEvent};
+use crate::types::MigrationEvent;
 
 /// The answer to a migration request. Dropping it does not stop the migration.
 pub struct EventStream {
@@ -39,11 +40,11 @@ impl std::fmt::Debug for EventStream {
 }
 
 impl EventStream {
-    pub(super) fn open(client: &Client, request: &MigrateRequest) -> Result<Self, ClientError> {
+    pub(super) fn open(client: &Client, path: &str, request: &impl Serialize) -> Result<Self, ClientError> {
         let runtime = client.runtime()?;
         let (connection, response) = runtime.block_on(client.in_time(async {
             let mut connection = Connection::open(&client.socket).await?;
-            let response = connection.send(Method::POST, "/v1/vm/migrations", Some(request)).await?;
+            let response = connection.send(Method::POST, path, Some(request)).await?;
             Ok((connection, response))
         }))?;
         Ok(Self {

@@ -16,7 +16,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::types::{
-    MigrateRequest, MigrationStatus, ResolveHow, ResolveRequest, StopRequest, VersionInfo, VmInfo,
+    MigrateRequest, MigrationStatus, ResolveHow, ResolveRequest, StopRequest, UpgradeRequest, VersionInfo,
+    VmInfo,
 };
 use connection::Connection;
 
@@ -129,7 +130,16 @@ impl Client {
     /// See [`ClientError`]; none of them leaves a migration behind, except
     /// [`ClientError::Timeout`], after which [`Client::migration`] tells.
     pub fn migrate(&self, request: &MigrateRequest) -> Result<EventStream, ClientError> {
-        EventStream::open(self, request)
+        EventStream::open(self, "/v1/vm/migrations", request)
+    }
+
+    /// `POST /v1/vm/upgrade`: lets the guest go on in a new process on this host; events as of
+    /// [`Client::migrate`].
+    ///
+    /// # Errors
+    /// See [`ClientError`]; as for [`Client::migrate`].
+    pub fn upgrade(&self, request: &UpgradeRequest) -> Result<EventStream, ClientError> {
+        EventStream::open(self, "/v1/vm/upgrade", request)
     }
 
     /// `GET /v1/vm/console`: attaches to the serial console.

@@ -8,6 +8,7 @@ mod error;
 pub mod limits;
 mod migration;
 mod name;
+mod upgrade;
 mod vm;
 
 pub use address::{AddressError, TargetAddress};
@@ -17,4 +18,5 @@ pub use migration::{
     MigrationResult, MigrationStatus, ms_from_us,
 };
 pub use name::{NameError, VmName};
+pub use upgrade::UpgradeRequest;
 pub use vm::{ResolveHow, ResolveRequest, StopRequest, VersionInfo, VmInfo, VmState};

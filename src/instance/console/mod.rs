@@ -7,4 +7,4 @@ mod ring;
 mod stdio;
 
 pub(crate) use hub::{Console, Output};
-pub(crate) use outputs::{OutputError, Outputs, Typist};
+pub(crate) use outputs::{Opening, OutputError, Outputs, Typist};

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::hub::{Console, Output, Reader};
-use super::stdio::{RawTerminal, read_stdin};
+use super::stdio::{RawTerminal, StdinReader};
 use crate::cli::Serial;
 
 /// How long the end of the process waits for a reader that takes its time.
@@ -21,8 +21,18 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(2);
 /// How often a thread looks whether its client is still there.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Types bytes into the guest; returns once they are taken or the guest is over.
-pub(crate) type Typist = Arc<dyn Fn(&[u8]) + Send + Sync>;
+/// Types bytes into the guest; returns once they are taken or the guest is over or elsewhere, and says how
+/// many were taken.
+pub(crate) type Typist = Arc<dyn Fn(&[u8]) -> usize + Send + Sync>;
+
+/// Whether there was a serial port before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Opening {
+    /// No: a file that is there already is emptied.
+    Fresh,
+    /// It was another process's: a file is continued, and this was typed there and not taken.
+    Continued { typed: Vec<u8> },
+}
 
 /// Why the serial port cannot go where it should.
 #[derive(Debug, thiserror::Error)]
@@ -45,30 +55,42 @@ pub(crate) struct Outputs {
     /// The one output that everything must reach before the process ends, and how far it is.
     main: Option<(JoinHandle<()>, Arc<AtomicU64>)>,
     listener: Option<(UnixStream, JoinHandle<()>, PathBuf)>,
+    stdin: Option<StdinReader>,
     _terminal: Option<RawTerminal>,
 }
 
 impl Outputs {
+    /// Carries nothing.
+    pub(crate) fn none(console: &Arc<Console>) -> Self {
+        Self { console: Arc::clone(console), main: None, listener: None, stdin: None, _terminal: None }
+    }
+
     /// Begins to carry `console` to where `serial` says, and input back through `typist`.
     pub(crate) fn start(
         serial: &Serial,
+        opening: Opening,
         console: &Arc<Console>,
         typist: Typist,
     ) -> Result<Self, OutputError> {
-        let mut outputs = Self { console: Arc::clone(console), main: None, listener: None, _terminal: None };
+        let mut outputs = Self::none(console);
         match serial {
             Serial::None => {}
             Serial::Stdio => {
                 outputs._terminal = RawTerminal::of_stdin();
                 outputs.main = Some(carry(console.reader(), StdoutUnbuffered)?);
                 let raw = outputs._terminal.as_ref().map(RawTerminal::restorer);
-                spawn("stdin", move || read_stdin(&typist, raw))?;
+                let typed = match opening {
+                    Opening::Fresh => Vec::new(),
+                    Opening::Continued { typed } => typed,
+                };
+                outputs.stdin = Some(StdinReader::start(typist, raw, typed)?);
             }
             Serial::File(path) => {
                 let file = OpenOptions::new()
                     .create(true)
                     .write(true)
-                    .truncate(true)
+                    .truncate(opening == Opening::Fresh)
+                    .append(opening != Opening::Fresh)
                     .open(path)
                     .map_err(|source| OutputError::File { path: path.clone(), source })?;
                 outputs.main = Some(carry(console.reader(), file)?);
@@ -76,6 +98,14 @@ impl Outputs {
             Serial::Unix(path) => outputs.listener = Some(listen(path, console, typist)?),
         }
         Ok(outputs)
+    }
+
+    /// The guest goes on in another process: as [`finish`](Self::finish), and gives back what was read
+    /// from standard input that it has not taken.
+    pub(crate) fn finish_here(mut self) -> Vec<u8> {
+        let typed = self.stdin.take().map(StdinReader::stop).unwrap_or_default();
+        self.finish();
+        typed
     }
 
     /// The guest is gone: carries what is left, but does not wait for a reader that stopped reading.
@@ -201,6 +231,9 @@ fn serve_client(client: UnixStream, console: &Arc<Console>, typist: &Typist) -> 
     Ok(())
 }
 
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OutputError> {
+pub(super) fn spawn<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, OutputError> {
     std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(OutputError::Thread)
 }

@@ -1,6 +1,8 @@
 //! What the API asks of the VM process that it belongs to.
 
-use godwit_api::{ApiError, MigrateRequest, MigrationEvent, MigrationStatus, ResolveHow, VmInfo};
+use godwit_api::{
+    ApiError, MigrateRequest, MigrationEvent, MigrationStatus, ResolveHow, UpgradeRequest, VmInfo,
+};
 use tokio::sync::mpsc;
 
 /// The VM process as the API sees it.
@@ -39,6 +41,13 @@ pub(crate) trait Control: Send + Sync + 'static {
     /// # Errors
     /// When the state does not allow it or another migration is going on.
     fn migrate(&self, request: MigrateRequest) -> Result<mpsc::Receiver<MigrationEvent>, ApiError>;
+
+    /// Starts a new process for the guest and begins to hand it over. `request` has been validated. The
+    /// events are as of [`migrate`](Self::migrate).
+    ///
+    /// # Errors
+    /// As for `migrate`, and when no process can be started. The guest runs on here then.
+    fn upgrade(&self, request: UpgradeRequest) -> Result<mpsc::Receiver<MigrationEvent>, ApiError>;
 
     /// The migration that is going on, or the last one.
     fn migration(&self) -> Option<MigrationStatus>;

@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use godwit_api::{ApiError, ErrorCode, MigrateRequest, MigrationEvent, MigrationStatus};
+use godwit_api::{ApiError, ErrorCode, MigrateRequest, MigrationEvent, MigrationStatus, UpgradeRequest};
 use tokio::sync::mpsc;
 
 use super::control::Control;
@@ -37,6 +37,34 @@ pub(super) async fn start(
 ) -> Result<Response, Refusal> {
     request.validate().map_err(ApiError::from)?;
     let events = blocking(move || control.migrate(request)).await??;
+    Ok(stream_of(events))
+}
+
+/// Lets the guest go on in a new process on this host: starts it with this process's standard streams,
+/// serial port and API path, and hands the guest over without copying it. The answer is as of a
+/// migration.
+#[utoipa::path(
+    post,
+    path = "/v1/vm/upgrade",
+    request_body = UpgradeRequest,
+    responses(
+        (status = 200, description = "One event a line", body = MigrationEvent, content_type = "application/x-ndjson"),
+        (status = 400, description = "Malformed, or that binary can't be started", body = ApiError),
+        (status = 409, description = "The VM's state does not allow it", body = ApiError),
+        (status = 500, description = "The new process could not receive", body = ApiError),
+        (status = 503, description = "A migration is going on", body = ApiError),
+    )
+)]
+pub(super) async fn upgrade(
+    State(control): State<Arc<dyn Control>>,
+    JsonBody(request): JsonBody<UpgradeRequest>,
+) -> Result<Response, Refusal> {
+    request.validate().map_err(ApiError::from)?;
+    let events = blocking(move || control.upgrade(request)).await??;
+    Ok(stream_of(events))
+}
+
+fn stream_of(events: mpsc::Receiver<MigrationEvent>) -> Response {
     let (lines, waiting) = mpsc::channel(LINES_WAITING_MAX);
     // A task of its own: the engine's channel is drained whatever the client does.
     tokio::spawn(forward(events, lines));
@@ -44,7 +72,7 @@ pub(super) async fn start(
         let line: Bytes = waiting.recv().await?;
         Some((Ok::<_, Infallible>(line), waiting))
     });
-    Ok(([NDJSON], Body::from_stream(body)).into_response())
+    ([NDJSON], Body::from_stream(body)).into_response()
 }
 
 /// Progress is dropped when the client is slow, as the next one replaces it; the result waits.

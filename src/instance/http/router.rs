@@ -34,6 +34,7 @@ fn routes() -> OpenApiRouter<Arc<dyn Control>> {
         .routes(routes!(resolve))
         .routes(routes!(version))
         .routes(routes!(migrations::start))
+        .routes(routes!(migrations::upgrade))
         .routes(routes!(migrations::status, migrations::cancel))
         .routes(routes!(console::attach))
 }

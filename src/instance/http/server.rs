@@ -36,7 +36,7 @@ pub(crate) struct ServeError {
 /// A running server. Dropping it stops the server without waiting for answers in flight.
 #[derive(Debug)]
 pub(crate) struct ServerHandle {
-    socket: Option<ApiSocket>,
+    socket: Option<Arc<ApiSocket>>,
     stop: watch::Sender<Option<Duration>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -45,8 +45,8 @@ pub(crate) struct ServerHandle {
 ///
 /// # Errors
 /// When the thread or its runtime can't be had.
-pub(crate) fn serve(socket: ApiSocket, control: Arc<dyn Control>) -> Result<ServerHandle, ServeError> {
-    let failed = |source| ServeError { path: socket.path().to_owned(), source };
+pub(crate) fn serve(socket: Arc<ApiSocket>, control: Arc<dyn Control>) -> Result<ServerHandle, ServeError> {
+    let failed = |source| ServeError { path: socket.path(), source };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()

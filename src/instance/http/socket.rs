@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Mode};
@@ -48,7 +49,7 @@ pub(crate) enum BindError {
 /// A listening API socket. Dropping it removes the socket file, if it is still this one.
 #[derive(Debug)]
 pub(crate) struct ApiSocket {
-    path: PathBuf,
+    path: Mutex<PathBuf>,
     listener: UnixListener,
     device_and_inode: (u64, u64),
 }
@@ -82,7 +83,7 @@ impl ApiSocket {
         rustix::net::bind(&socket, &address).map_err(|errno| io(errno.into()))?;
         let metadata = fs::symlink_metadata(path).map_err(io)?;
         let bound = Self {
-            path: path.to_owned(),
+            path: Mutex::new(path.to_owned()),
             listener: UnixListener::from(socket),
             device_and_inode: (metadata.dev(), metadata.ino()),
         };
@@ -92,8 +93,20 @@ impl ApiSocket {
 
     /// Where it is.
     #[must_use]
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+    pub(crate) fn path(&self) -> PathBuf {
+        self.path.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Goes on at another path, in the place of whatever socket is there: at no moment does a client
+    /// find none.
+    ///
+    /// # Errors
+    /// When the file cannot be moved there; then it stays where it is.
+    pub(crate) fn move_to(&self, to: &Path) -> io::Result<()> {
+        let mut path = self.path.lock().unwrap_or_else(PoisonError::into_inner);
+        fs::rename(&*path, to)?;
+        to.clone_into(&mut path);
+        Ok(())
     }
 
     /// Another handle of the listener, which does not block.
@@ -104,10 +117,11 @@ impl ApiSocket {
 
 impl Drop for ApiSocket {
     fn drop(&mut self) {
-        let ours = fs::symlink_metadata(&self.path)
+        let path = self.path();
+        let ours = fs::symlink_metadata(&path)
             .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.device_and_inode);
-        if ours && let Err(error) = fs::remove_file(&self.path) {
-            tracing::debug!(path = %self.path.display(), %error, "API socket not removed");
+        if ours && let Err(error) = fs::remove_file(&path) {
+            tracing::debug!(path = %path.display(), %error, "API socket not removed");
         }
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use godwit_api::client::{Client, ClientError, Polled};
 use godwit_api::{
     ApiError, ErrorCode, MigrateRequest, MigrationEvent, MigrationMode, MigrationOutcome, MigrationPhase,
-    MigrationProgress, MigrationResult, MigrationStatus, ResolveHow, VmInfo, VmState,
+    MigrationProgress, MigrationResult, MigrationStatus, ResolveHow, UpgradeRequest, VmInfo, VmState,
 };
 use tokio::sync::mpsc;
 
@@ -98,6 +98,9 @@ impl Control for FakeVm {
         *migration = Some(feeder);
         Ok(events)
     }
+    fn upgrade(&self, _: UpgradeRequest) -> Result<mpsc::Receiver<MigrationEvent>, ApiError> {
+        self.migrate(MigrateRequest::to("unix:/upgraded"))
+    }
     fn migration(&self) -> Option<MigrationStatus> {
         None
     }
@@ -136,7 +139,7 @@ fn served() -> Served {
     Served {
         vm,
         client: Client::new(path).with_timeout(Duration::from_secs(5)),
-        handle: serve(socket, control).expect("serves"),
+        handle: serve(Arc::new(socket), control).expect("serves"),
         directory,
     }
 }
