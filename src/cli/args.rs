@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use godwit_api::{MigrationMode, TargetAddress, VmName};
 
+use super::dirty_log::DirtyLogArg;
 use super::run::RunOptions;
 use super::serial::Serial;
 use super::units::{Bandwidth, Span};
@@ -213,6 +214,9 @@ pub(crate) struct ReceiveArgs {
     /// Where the guest's serial port goes: stdio, none, file:PATH or unix:PATH
     #[arg(long, value_name = "WHERE", default_value = "stdio", help_heading = "Devices")]
     pub(crate) serial: Serial,
+    /// How the pages that the guest writes are found when it moves on
+    #[arg(long, value_name = "KIND", default_value = "bitmap", help_heading = "Devices")]
+    pub(crate) dirty_log: DirtyLogArg,
     /// A disk the VM brings, by its identity (not in this version yet)
     #[arg(long, value_name = "ID=FILE", help_heading = "Devices")]
     pub(crate) disk: Vec<String>,

@@ -9,6 +9,7 @@ mod args;
 mod cancel;
 mod console;
 mod demo;
+mod dirty_log;
 mod failure;
 mod info;
 mod migrate;
@@ -32,6 +33,7 @@ use std::process::ExitCode;
 use args::Command;
 use failure::Failure;
 
+pub(crate) use dirty_log::DirtyLogArg;
 pub(crate) use receive::ReceiveConfig;
 pub(crate) use run::{Kernel, OnReset, RunConfig};
 pub(crate) use serial::Serial;

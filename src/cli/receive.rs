@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use godwit_api::{TargetAddress, VmName};
+use godwit_vmm::kvm::DirtyLogChoice;
 
 use super::args::ReceiveArgs;
 use super::failure::Failure;
@@ -17,6 +18,8 @@ pub(crate) struct ReceiveConfig {
     pub(crate) listen: TargetAddress,
     /// Where the serial port goes once the guest runs.
     pub(crate) serial: Serial,
+    /// How dirtied pages are found when the guest moves on.
+    pub(crate) dirty_log: DirtyLogChoice,
     /// A name until the VM arrives with its own; `incoming-PID` when absent.
     pub(crate) name: Option<VmName>,
     /// The API's socket; in the runtime directory when absent.
@@ -55,7 +58,15 @@ fn config(args: ReceiveArgs) -> Result<ReceiveConfig, Failure> {
     }
     let origin = if args.booted_here { Origin::Booted } else { Origin::Arrived };
     let takes_over = args.takes_over.map(|meeting| TakesOver { meeting, api: args.takes_api, origin });
-    Ok(ReceiveConfig { listen: args.listen, serial: args.serial, name: args.name, api: args.api, takes_over })
+    let dirty_log = args.dirty_log.into();
+    Ok(ReceiveConfig {
+        listen: args.listen,
+        serial: args.serial,
+        dirty_log,
+        name: args.name,
+        api: args.api,
+        takes_over,
+    })
 }
 
 #[cfg(test)]

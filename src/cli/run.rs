@@ -9,9 +9,11 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use godwit_api::VmName;
 use godwit_api::types::limits;
+use godwit_vmm::kvm::DirtyLogChoice;
 use serde::Deserialize;
 
 use super::args::RunArgs;
+use super::dirty_log::DirtyLogArg;
 use super::failure::Failure;
 use super::serial::Serial;
 use super::units::{Size, Span};
@@ -38,6 +40,8 @@ pub(crate) struct RunConfig {
     pub(crate) memory_bytes: u64,
     /// Where the serial port goes.
     pub(crate) serial: Serial,
+    /// How dirtied pages are found.
+    pub(crate) dirty_log: DirtyLogChoice,
     /// The VM's name; a free one is made up when absent.
     pub(crate) name: Option<VmName>,
     /// The API's socket; in the runtime directory when absent.
@@ -100,6 +104,9 @@ pub(crate) struct RunOptions {
     /// Where the serial port goes: stdio, none, file:PATH or unix:PATH [default: stdio]
     #[arg(long, value_name = "WHERE", help_heading = "Devices")]
     serial: Option<Serial>,
+    /// How the pages that the guest writes are found when it is migrated [default: bitmap]
+    #[arg(long, value_name = "KIND", help_heading = "Devices")]
+    dirty_log: Option<DirtyLogArg>,
     /// A disk: [ID=]FILE[,readonly] (not in this version yet)
     #[arg(long, value_name = "DISK", help_heading = "Devices")]
     disk: Vec<String>,
@@ -219,6 +226,7 @@ impl RunOptions {
             memory: self.memory.or(file.memory),
             cpu: self.cpu.or(file.cpu),
             serial: self.serial.or(file.serial),
+            dirty_log: self.dirty_log.or(file.dirty_log),
             disk: list(self.disk, file.disk),
             net: list(self.net, file.net),
             name: self.name.or(file.name),
@@ -254,6 +262,7 @@ impl RunOptions {
             cpus: self.cpus.unwrap_or(1),
             memory_bytes: self.memory.map_or(MEMORY_DEFAULT_BYTES, |Size(bytes)| bytes),
             serial: self.serial.unwrap_or_default(),
+            dirty_log: self.dirty_log.unwrap_or_default().into(),
             name: self.name,
             api: self.api,
             on_reset: self.on_reset.unwrap_or_default(),

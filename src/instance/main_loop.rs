@@ -203,6 +203,7 @@ impl<'p> MainLoop<'p> {
             kernel_name: description.kernel.clone(),
             initrd_name: description.initrd.clone(),
             cmdline: description.cmdline.clone(),
+            dirty_log: self.vm.launch().dirty_log,
             on_reset: description.on_reset,
             console: self.vm.console.clone(),
         };

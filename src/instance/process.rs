@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use godwit_api::registry::{NewEntry, RegistryError, RuntimeDir};
 use godwit_api::{VmName, VmState};
+use godwit_vmm::kvm::DirtyLogChoice;
 use godwit_vmm::machine::{MachineConfig, PausedMachine};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -59,6 +60,7 @@ pub(super) struct Beginning {
     pub(super) state: VmState,
     pub(super) epoch: u64,
     pub(super) serial: Serial,
+    pub(super) dirty_log: DirtyLogChoice,
     /// `--expect` or `--reject` will decide how the process ends.
     pub(super) watched: bool,
     /// The process whose guest, serial port and API path this one takes over.
@@ -124,6 +126,7 @@ impl Process {
         let (sender, events) = mpsc::channel();
         let launch = Launch {
             serial: beginning.serial.clone(),
+            dirty_log: beginning.dirty_log,
             api: api.or_else(|| beginning.predecessor.as_ref().and_then(Predecessor::api)),
             watched: beginning.watched,
             succeeds: beginning.predecessor.is_some(),

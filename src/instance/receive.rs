@@ -39,6 +39,7 @@ fn start(config: ReceiveConfig) -> Result<Process, StartError> {
         state: VmState::Incoming,
         epoch: NO_EPOCH,
         serial: config.serial,
+        dirty_log: config.dirty_log,
         watched: false,
         predecessor,
     })?;

@@ -40,6 +40,7 @@ fn start(config: RunConfig) -> Result<Process, StartError> {
         state: VmState::Paused,
         epoch: FIRST_EPOCH,
         serial: config.serial,
+        dirty_log: config.dirty_log,
         watched: !config.expect.is_empty() || !config.reject.is_empty(),
         predecessor: None,
     })?;
@@ -49,6 +50,7 @@ fn start(config: RunConfig) -> Result<Process, StartError> {
         kernel_name: kernel,
         initrd_name: initrd,
         cmdline: config.cmdline,
+        dirty_log: config.dirty_log,
         on_reset: match config.on_reset {
             OnReset::Reboot => OnResetV1::Reboot,
             OnReset::Exit => OnResetV1::Exit,

@@ -69,8 +69,8 @@ impl TargetGuest for Arriving {
         let cannot = |why: String| RefusalReason::CannotBuild { what: Text::clip(&why) };
         let description = MachineDescriptionV1::decode(description).map_err(|e| cannot(e.to_string()))?;
         let console: Arc<dyn ConsoleSink> = self.vm.console.clone();
-        let mut machine =
-            PausedMachine::empty(description, memory, console).map_err(|e| cannot(e.to_string()))?;
+        let mut machine = PausedMachine::empty(description, memory, self.vm.launch().dirty_log, console)
+            .map_err(|e| cannot(e.to_string()))?;
         let rehearsal = machine.rehearse().map_err(|e| cannot(e.to_string()))?;
         let ram = Arc::clone(machine.machine().ram());
         self.vm.adopt(&mut machine);

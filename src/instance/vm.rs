@@ -13,6 +13,7 @@ use godwit_api::registry::Registration;
 use godwit_api::{ApiError, MigrationStatus, VmInfo, VmState};
 use godwit_migrate::engine::{ReceiverRemote, SourceRemote};
 use godwit_vmm::devices::SerialPort;
+use godwit_vmm::kvm::DirtyLogChoice;
 use godwit_vmm::machine::{PausedMachine, RunningMachine};
 use godwit_vmm::saved_state::MachineDescriptionV1;
 use godwit_vmm::vcpu::{GuestEnd, VcpuEvent};
@@ -73,6 +74,7 @@ pub(crate) enum Origin {
 #[derive(Debug, Clone)]
 pub(crate) struct Launch {
     pub(crate) serial: Serial,
+    pub(crate) dirty_log: DirtyLogChoice,
     /// The path that was given for the API, if any.
     pub(crate) api: Option<PathBuf>,
     /// `--expect` or `--reject` decides how this process ends.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use godwit_guest_images::TEST_KERNEL;
 use godwit_vmm::boot::BootImage;
 use godwit_vmm::devices::ConsoleSink;
+use godwit_vmm::kvm::DirtyLogChoice;
 use godwit_vmm::machine::{IncomingMemory, MachineConfig, PausedMachine};
 use godwit_vmm::saved_state::{MachineStateV1, OnResetV1};
 use godwit_vmm::vcpu::{GuestEnd, VcpuEvent};
@@ -56,6 +57,7 @@ fn boot(vcpus: u32, memory_bytes: u64, cmdline: &str) -> (PausedMachine, Arc<Con
         kernel_name: "builtin".to_owned(),
         initrd_name: None,
         cmdline: cmdline.to_owned(),
+        dirty_log: DirtyLogChoice::Bitmap,
         on_reset: OnResetV1::Exit,
         console: console.clone(),
     };
@@ -147,9 +149,13 @@ fn a_guest_goes_on_in_another_machine() {
         let bytes = source.save().unwrap().encode();
         let state = MachineStateV1::decode(&bytes, 4).unwrap();
         let console = Arc::new(Console::default());
-        let mut target =
-            PausedMachine::empty(source.description().clone(), IncomingMemory::Fresh, console.clone())
-                .unwrap();
+        let mut target = PausedMachine::empty(
+            source.description().clone(),
+            IncomingMemory::Fresh,
+            DirtyLogChoice::Bitmap,
+            console.clone(),
+        )
+        .unwrap();
         let rehearsal = target.rehearse().unwrap();
         assert!(rehearsal.save > Duration::ZERO && rehearsal.restore > Duration::ZERO);
         copy_ram(&source, &target);
@@ -178,7 +184,13 @@ fn a_guest_goes_on_in_another_machine_on_the_same_memory() {
         let console = Arc::new(Console::default());
         let fd = source.machine().ram().file().try_clone_to_owned().unwrap();
         let memory = IncomingMemory::HandedOver(fd);
-        let mut target = PausedMachine::empty(source.description().clone(), memory, console.clone()).unwrap();
+        let mut target = PausedMachine::empty(
+            source.description().clone(),
+            memory,
+            DirtyLogChoice::Bitmap,
+            console.clone(),
+        )
+        .unwrap();
         target.rehearse().unwrap();
         target.restore(&state, saved_at.elapsed()).unwrap();
         assert!(all_of(&source) == before, "until the guest is let go, its memory is the source's alone");

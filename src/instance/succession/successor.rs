@@ -12,6 +12,7 @@ use godwit_api::{ApiError, ErrorCode};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::super::vm::{Origin, Vm};
+use crate::cli::DirtyLogArg;
 
 /// How long the new process may take until it can receive a guest.
 const READY_WITHIN: Duration = Duration::from_secs(10);
@@ -48,6 +49,7 @@ impl Successor {
         let launch = vm.launch();
         let mut command = Command::new(&binary);
         command.args(["receive", "--listen", &listen, "--serial", &launch.serial.to_string()]);
+        command.args(["--dirty-log", DirtyLogArg::from(launch.dirty_log).as_str()]);
         command.arg("--takes-over").arg(&meeting.path);
         if let Some(api) = &launch.api {
             command.arg("--takes-api").arg(api);

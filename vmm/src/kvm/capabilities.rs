@@ -3,14 +3,18 @@
 use std::io;
 
 use kvm_bindings::{
-    KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_CLOCK_HOST_TSC, KVM_CLOCK_REALTIME, KVM_DIRTY_LOG_INITIALLY_SET,
-    KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE,
+    KVM_CAP_DIRTY_LOG_RING_ACQ_REL, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_CLOCK_HOST_TSC,
+    KVM_CLOCK_REALTIME, KVM_DIRTY_LOG_INITIALLY_SET, KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE,
 };
 use kvm_ioctls::{Cap, Kvm};
 use thiserror::Error;
 
 /// Names capabilities to do without; see [`Capabilities::without`].
 const WITHOUT: &str = "GODWIT_KVM_WITHOUT";
+
+/// A vCPU's dirty ring: 4096 entries of 16 bytes. Emptied when it is full or at the end of a round,
+/// whichever comes first.
+const DIRTY_RING_BYTES: u32 = 64 << 10;
 
 /// What can go wrong between us and KVM.
 #[derive(Debug, Error)]
@@ -35,6 +39,9 @@ pub enum KvmError {
         /// What it answered.
         found: i32,
     },
+    /// The dirty ring was asked for and is not there.
+    #[error("this host's KVM has no dirty ring (Linux 5.18 or newer): use --dirty-log bitmap")]
+    NoDirtyRing,
     /// A feature without which no guest can run is missing.
     #[error("this host's KVM lacks {feature}, which godwit needs: use a newer kernel")]
     Lacks {
@@ -74,6 +81,17 @@ impl KvmError {
     }
 }
 
+/// Which kind of dirty log a machine shall have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DirtyLogChoice {
+    /// A bit for each page: reading costs by the size of memory, writing the guest once a round and page.
+    #[default]
+    Bitmap,
+    /// A ring of entries for each vCPU: reading costs by what was written, and a vCPU whose ring is full
+    /// leaves the guest until it is emptied.
+    Ring,
+}
+
 /// How the host tells which pages a guest dirtied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DirtyLogMode {
@@ -84,6 +102,11 @@ pub enum DirtyLogMode {
         /// The log begins with every bit set, so that turning it on write-protects nothing yet.
         initially_set: bool,
     },
+    /// Each vCPU has a ring of so many bytes.
+    Ring {
+        /// A power of two.
+        bytes: u32,
+    },
 }
 
 /// What this host's KVM offers of what we would use.
@@ -91,6 +114,8 @@ pub enum DirtyLogMode {
 pub struct Capabilities {
     /// The dirty log's mode.
     pub dirty_log: DirtyLogMode,
+    /// The largest dirty ring of a vCPU, 0 where there are none.
+    pub dirty_ring_bytes_max: u32,
     /// Most vCPUs a guest may have.
     pub vcpus_max: usize,
     /// Bytes of a vCPU's extended state (`KVM_CAP_XSAVE2`), 4096 where the host has only XSAVE.
@@ -110,6 +135,20 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
+    /// The dirty log of a machine that shall have this kind.
+    ///
+    /// # Errors
+    /// The host has no dirty ring.
+    pub fn dirty_log_of(&self, choice: DirtyLogChoice) -> Result<DirtyLogMode, KvmError> {
+        match choice {
+            DirtyLogChoice::Bitmap => Ok(self.dirty_log),
+            DirtyLogChoice::Ring => match self.dirty_ring_bytes_max.min(DIRTY_RING_BYTES) {
+                0 => Err(KvmError::NoDirtyRing),
+                bytes => Ok(DirtyLogMode::Ring { bytes: 1 << bytes.ilog2() }),
+            },
+        }
+    }
+
     /// These capabilities without some that the host has, so that what godwit does on lesser hosts can
     /// be tried on any. `without` is a comma-separated list of field names; `manual_protect` and
     /// `initially_set` stand for the dirty log's. Unknown names change nothing.
@@ -117,6 +156,7 @@ impl Capabilities {
     pub fn without(mut self, without: &str) -> Self {
         for name in without.split(',').map(str::trim) {
             match name {
+                "dirty_ring" => self.dirty_ring_bytes_max = 0,
                 "manual_protect" => self.dirty_log = DirtyLogMode::Legacy,
                 "initially_set" => {
                     if let DirtyLogMode::ManualProtect { initially_set } = &mut self.dirty_log {
@@ -173,6 +213,7 @@ pub fn open() -> Result<(Kvm, Capabilities), KvmError> {
     }
     let capabilities = Capabilities {
         dirty_log: dirty_log_mode(&kvm),
+        dirty_ring_bytes_max: dirty_ring_bytes_max(&kvm),
         vcpus_max: kvm.get_max_vcpus(),
         xsave_bytes: usize::try_from(kvm.check_extension_int(Cap::Xsave2)).unwrap_or(0).max(4096),
         clock_realtime: clock_flag(&kvm, KVM_CLOCK_REALTIME),
@@ -191,6 +232,11 @@ fn clock_flag(kvm: &Kvm, flag: u32) -> bool {
     u32::try_from(kvm.check_extension_int(Cap::AdjustClock)).is_ok_and(|flags| flags & flag != 0)
 }
 
+fn dirty_ring_bytes_max(kvm: &Kvm) -> u32 {
+    let offered = kvm.check_extension_raw(KVM_CAP_DIRTY_LOG_RING_ACQ_REL.into());
+    u32::try_from(offered).unwrap_or(0)
+}
+
 fn dirty_log_mode(kvm: &Kvm) -> DirtyLogMode {
     let offered = kvm.check_extension_raw(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2.into());
     let offered = u32::try_from(offered).unwrap_or(0);
@@ -204,10 +250,10 @@ fn dirty_log_mode(kvm: &Kvm) -> DirtyLogMode {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_lesser_host_can_be_tried() {
-        let full = Capabilities {
+    fn all() -> Capabilities {
+        Capabilities {
             dirty_log: DirtyLogMode::ManualProtect { initially_set: true },
+            dirty_ring_bytes_max: 1 << 20,
             vcpus_max: 64,
             xsave_bytes: 8192,
             clock_realtime: true,
@@ -216,7 +262,24 @@ mod tests {
             tsc_deadline_timer: true,
             kvmclock_ctrl: true,
             tsc_offset: true,
+        }
+    }
+
+    #[test]
+    fn the_ring_is_had_only_where_there_is_one() {
+        let bytes = |max| {
+            let capabilities = Capabilities { dirty_ring_bytes_max: max, ..all() };
+            capabilities.dirty_log_of(DirtyLogChoice::Ring).ok()
         };
+        assert_eq!(bytes(1 << 20), Some(DirtyLogMode::Ring { bytes: 64 << 10 }));
+        assert_eq!(bytes(40_000), Some(DirtyLogMode::Ring { bytes: 32 << 10 }));
+        assert_eq!(bytes(0), None);
+        assert_eq!(all().dirty_log_of(DirtyLogChoice::Bitmap).ok(), Some(all().dirty_log));
+    }
+
+    #[test]
+    fn a_lesser_host_can_be_tried() {
+        let full = all();
         assert_eq!(full.without(""), full);
         assert_eq!(full.without("nonsense"), full);
         let lesser = full.without("initially_set, tsc_offset");

@@ -6,11 +6,12 @@
 
 mod capabilities;
 mod dirty_log;
+mod dirty_ring;
 mod run_page;
 mod tsc;
 pub mod xsave;
 
-pub use capabilities::{Capabilities, DirtyLogMode, KvmError, open};
+pub use capabilities::{Capabilities, DirtyLogChoice, DirtyLogMode, KvmError, open};
 pub use dirty_log::DirtyLog;
 pub use run_page::{KickSignal, RunPage};
 pub use tsc::TscOffset;

@@ -13,7 +13,7 @@ use super::error::MachineError;
 use super::states::{Machine, PausedMachine};
 use crate::boot::{self, BootImage, Loaded};
 use crate::devices::{COM1_IRQ, ConsoleSink, PortBus, SerialPort};
-use crate::kvm::{self, Capabilities, DirtyLog, KvmError};
+use crate::kvm::{self, Capabilities, DirtyLog, DirtyLogChoice, KvmError};
 use crate::memory::{GuestRam, RamLayout};
 use crate::saved_state::{CpuidEntryV1, MachineDescriptionV1};
 use crate::vcpu::{self, NewVcpu, RunGate, VcpuHandle};
@@ -40,7 +40,7 @@ impl PausedMachine {
         let loaded = boot::load(&ram, image)
             .map_err(|source| MachineError::Boot { kernel: config.kernel_name.clone(), source })?;
         let shape = Shape { vcpus: config.vcpus, cpuid: &cpuid, tsc_khz: None, entry: Some(loaded) };
-        let built = build(&kvm, capabilities, ram, shape, Arc::clone(&config.console))?;
+        let built = build(&kvm, capabilities, ram, shape, config.dirty_log, Arc::clone(&config.console))?;
         let description = MachineDescriptionV1 {
             vcpus: config.vcpus,
             memory_bytes: layout.bytes(),
@@ -63,6 +63,7 @@ impl PausedMachine {
     pub fn empty(
         description: MachineDescriptionV1,
         memory: IncomingMemory,
+        dirty_log: DirtyLogChoice,
         console: Arc<dyn ConsoleSink>,
     ) -> Result<Self, MachineError> {
         let layout = RamLayout::new(description.memory_bytes)?;
@@ -81,7 +82,7 @@ impl PausedMachine {
             tsc_khz: Some(description.tsc_khz),
             entry: None,
         };
-        let built = build(&kvm, capabilities, ram, shape, console)?;
+        let built = build(&kvm, capabilities, ram, shape, dirty_log, console)?;
         Ok(built.into_paused(capabilities, description))
     }
 }
@@ -114,6 +115,7 @@ fn build(
     capabilities: Capabilities,
     ram: Arc<GuestRam>,
     shape: Shape<'_>,
+    dirty_log: DirtyLogChoice,
     console: Arc<dyn ConsoleSink>,
 ) -> Result<Built, MachineError> {
     let wanted = shape.vcpus;
@@ -124,7 +126,8 @@ fn build(
     vm.set_identity_map_address(IDENTITY_MAP_ADDRESS)
         .map_err(KvmError::ioctl("KVM_SET_IDENTITY_MAP_ADDR"))?;
     vm.set_tss_address(TSS_ADDRESS).map_err(KvmError::ioctl("KVM_SET_TSS_ADDR"))?;
-    let dirty_log = DirtyLog::new(Arc::clone(&vm), Arc::clone(&ram), capabilities.dirty_log)?;
+    let dirty_log = capabilities.dirty_log_of(dirty_log)?;
+    let dirty_log = Arc::new(DirtyLog::new(Arc::clone(&vm), Arc::clone(&ram), dirty_log)?);
     vm.create_irq_chip().map_err(KvmError::ioctl("KVM_CREATE_IRQCHIP"))?;
     // The dummy speaker lets guests read port 0x61, by which they calibrate against the PIT.
     let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
@@ -146,7 +149,9 @@ fn build(
         if let (0, Some(loaded)) = (index, shape.entry) {
             new.enter_at(loaded)?;
         }
-        vcpus.push(VcpuHandle::spawn(new, Arc::clone(&bus), Arc::clone(&gate), events.clone())?);
+        dirty_log.add_vcpu(new.fd())?;
+        let (bus, log) = (Arc::clone(&bus), Arc::clone(&dirty_log));
+        vcpus.push(VcpuHandle::spawn(new, bus, log, Arc::clone(&gate), events.clone())?);
     }
     let machine = Machine::new(vm, ram, dirty_log, serial, vcpus, gate, ended);
     Ok(Built { machine, tsc_khz })

@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::devices::ConsoleSink;
+use crate::kvm::DirtyLogChoice;
 use crate::saved_state::OnResetV1;
 
 /// Most vCPUs of a machine.
@@ -31,6 +32,8 @@ pub struct MachineConfig {
     pub initrd_name: Option<String>,
     /// The kernel's command line.
     pub cmdline: String,
+    /// How the pages that the guest writes are found when it is migrated.
+    pub dirty_log: DirtyLogChoice,
     /// What to do when the guest resets itself.
     pub on_reset: OnResetV1,
     /// Where serial output goes.

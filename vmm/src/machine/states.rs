@@ -34,13 +34,13 @@ impl Machine {
     pub(super) fn new(
         vm: Arc<VmFd>,
         ram: Arc<GuestRam>,
-        dirty_log: DirtyLog,
+        dirty_log: Arc<DirtyLog>,
         serial: Arc<SerialPort>,
         vcpus: Vec<VcpuHandle>,
         gate: Arc<RunGate>,
         events: Receiver<VcpuEvent>,
     ) -> Self {
-        Self { vcpus, gate, events: Some(events), serial, dirty_log: Arc::new(dirty_log), ram, vm }
+        Self { vcpus, gate, events: Some(events), serial, dirty_log, ram, vm }
     }
 
     /// Its RAM.

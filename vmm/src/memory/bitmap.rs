@@ -50,6 +50,18 @@ impl PageBitmap {
         &mut self.words
     }
 
+    /// Adds one page; a page that the range does not have changes nothing.
+    pub fn insert(&mut self, page: u64) {
+        if page < self.pages {
+            self.words[word_of(page)] |= 1 << (page % 64);
+        }
+    }
+
+    /// Removes every page.
+    pub fn clear(&mut self) {
+        self.words.fill(0);
+    }
+
     /// Adds every page of `other`, which covers the same range.
     pub fn union_with(&mut self, other: &PageBitmap) {
         debug_assert_eq!(self.pages, other.pages);
@@ -129,8 +141,8 @@ mod tests {
     #[test]
     fn runs_cross_words_and_end_with_the_range() {
         let mut map = PageBitmap::empty(200);
-        for page in (60..70).chain([100]).chain(190..200) {
-            map.words_mut()[page / 64] |= 1 << (page % 64);
+        for page in (60..70).chain([100]).chain(190..300) {
+            map.insert(page);
         }
         assert_eq!(map.runs_in(0, 200).collect::<Vec<_>>(), [(60, 10), (100, 1), (190, 10)]);
         assert_eq!(map.runs_in(64, 64).collect::<Vec<_>>(), [(64, 6), (100, 1)]);

@@ -66,6 +66,8 @@ impl fmt::Display for CrashReport {
 pub(super) enum AfterExit {
     /// Back into the guest.
     Continue,
+    /// Back into the guest once the dirty rings are emptied.
+    EmptyDirtyRing,
     /// The guest is over.
     End(End),
 }
@@ -108,6 +110,7 @@ pub(super) fn serve(exit: VcpuExit<'_>, port_access_bytes: usize, bus: &PortBus)
         VcpuExit::MmioWrite(..) | VcpuExit::Intr | VcpuExit::IoapicEoi(_) | VcpuExit::Hlt => {
             AfterExit::Continue
         }
+        VcpuExit::Unsupported(kvm_bindings::KVM_EXIT_DIRTY_RING_FULL) => AfterExit::EmptyDirtyRing,
         // In KVM's API this is a triple fault (or SEV's counterpart), never a clean shutdown.
         VcpuExit::Shutdown => crash("triple fault: the guest could not handle an exception".to_owned()),
         VcpuExit::SystemEvent(kvm_bindings::KVM_SYSTEM_EVENT_SHUTDOWN, _) => AfterExit::End(End::PoweredOff),

@@ -13,7 +13,7 @@ use super::new::NewVcpu;
 use super::state::TscAt;
 use super::thread::VcpuThread;
 use crate::devices::PortBus;
-use crate::kvm::KickSignal;
+use crate::kvm::{DirtyLog, KickSignal};
 use crate::saved_state::VcpuV1;
 
 /// What a vCPU reports on its own.
@@ -122,6 +122,7 @@ impl VcpuHandle {
     pub(crate) fn spawn(
         new: NewVcpu,
         bus: Arc<PortBus>,
+        dirty_log: Arc<DirtyLog>,
         gate: Arc<RunGate>,
         events: Sender<VcpuEvent>,
     ) -> Result<Self, VcpuError> {
@@ -133,6 +134,7 @@ impl VcpuHandle {
             vcpu,
             context,
             bus,
+            dirty_log,
             gate: Arc::clone(&gate),
             shared: Arc::clone(&shared),
             events,

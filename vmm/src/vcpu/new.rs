@@ -34,6 +34,11 @@ impl NewVcpu {
         Ok(Self { vcpu, context: StateContext { index, capabilities, msr_indices, host_tsc_khz } })
     }
 
+    /// For what needs the vCPU itself and not its state.
+    pub(crate) fn fd(&self) -> &VcpuFd {
+        &self.vcpu
+    }
+
     pub(crate) fn host_tsc_khz(&self) -> u32 {
         self.context.host_tsc_khz
     }

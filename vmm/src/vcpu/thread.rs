@@ -17,13 +17,14 @@ use super::exit::{AfterExit, CrashReport, End, GuestEnd, serve};
 use super::handle::{Command, RunGate, Shared, VcpuEvent};
 use super::state::StateContext;
 use crate::devices::PortBus;
-use crate::kvm::{KvmError, RunPage};
+use crate::kvm::{DirtyLog, KvmError, RunPage};
 use crate::saved_state::MsrV1;
 
 pub(super) struct VcpuThread {
     pub(super) vcpu: VcpuFd,
     pub(super) context: StateContext,
     pub(super) bus: Arc<PortBus>,
+    pub(super) dirty_log: Arc<DirtyLog>,
     pub(super) gate: Arc<RunGate>,
     pub(super) shared: Arc<Shared>,
     pub(super) events: Sender<VcpuEvent>,
@@ -98,6 +99,11 @@ impl VcpuThread {
             match self.vcpu.run() {
                 Ok(exit) => match serve(exit, page.port_access_bytes(), &self.bus) {
                     AfterExit::Continue => {}
+                    AfterExit::EmptyDirtyRing => {
+                        if let Err(error) = self.dirty_log.empty_rings() {
+                            return Some(End::Crash(error.to_string()));
+                        }
+                    }
                     AfterExit::End(end) => return Some(end),
                 },
                 Err(e) if is_transient(e) => {}
@@ -116,6 +122,8 @@ impl VcpuThread {
             match self.vcpu.run() {
                 Ok(exit) => match serve(exit, page.port_access_bytes(), &self.bus) {
                     AfterExit::Continue => {}
+                    // Nothing of the guest was executed, and whoever parks it will empty the rings.
+                    AfterExit::EmptyDirtyRing => return None,
                     AfterExit::End(end) => return Some(end),
                 },
                 Err(e) if e.errno() == libc::EINTR => return None,
