@@ -222,7 +222,7 @@ fn a_new_process_that_is_none_leaves_the_guest_as_it_is() {
     // And a process that dies while its successor waits takes that one along.
     let script = host.files().join("slow");
     let text = format!(
-        "#!/bin/sh\ntouch {0}.started\nwhile [ ! -e {0}.go ]; do sleep 0.05; done\nexec {1} \"$@\"\n",
+        "#!/bin/sh\ntouch {0}.started\nwhile [ ! -e {0}.go ]; do [ -e {0} ] || exit 1; sleep 0.05; done\nexec {1} \"$@\"\n",
         script.display(),
         godwit().display()
     );
