@@ -335,6 +335,8 @@ fn the_openapi_document_names_every_route() {
         ("/v1/vm/migrations", &["post"]),
         ("/v1/vm/migration", &["get", "delete"]),
         ("/v1/vm/console", &["get"]),
+        ("/v1/vm/memory", &["get"]),
+        ("/v1/vm/registers", &["get"]),
     ] {
         for method in methods {
             assert!(paths.get(path).is_some_and(|p| p.get(*method).is_some()), "{method} {path}: {paths:?}");
