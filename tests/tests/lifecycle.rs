@@ -171,8 +171,8 @@ fn the_end_of_standard_input_does_not_stop_the_guest() {
     vm.send(GuestCommand::Echo("last words"));
     vm.close_stdin();
     vm.serial().wait_text(Mark::START, "godwit-guest: echo last words");
-    let beats = vm.serial().beats().len();
-    wait_for("beats go on", PATIENCE, || (vm.serial().beats().len() > beats + 50).then_some(()));
+    let beats = vm.serial().ticks().len();
+    wait_for("beats go on", PATIENCE, || (vm.serial().ticks().len() > beats + 50).then_some(()));
     host.succeed(&["stop", "eof"]);
     assert_eq!(vm.wait_exit(), 0);
 }
