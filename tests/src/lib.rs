@@ -20,6 +20,7 @@ mod guest;
 mod host;
 mod need;
 pub mod proxy;
+mod still;
 
 pub use binary::godwit;
 pub use dice::Dice;
@@ -29,3 +30,4 @@ pub use godwit_harness::{
 pub use guest::{DIRTY, Dirtying, watch_mismatches};
 pub use host::{Host, boot};
 pub use need::{alone, kvm, repetitions, root, skip, soak};
+pub use still::{digest_by_guest, digest_from_outside, written_region};

@@ -15,7 +15,7 @@ impl Guest {
     /// None came in time or can come any more, or the guest said what it must not.
     #[track_caller]
     pub fn expect(&mut self, part: &str) -> Result<String, Error> {
-        self.find(part, self.patience, Location::caller(), with(part))
+        self.find(&line_with(part), self.patience, Location::caller(), with(part))
     }
 
     /// As [`expect`](Self::expect), with a time of its own.
@@ -24,7 +24,7 @@ impl Guest {
     /// As for [`expect`](Self::expect).
     #[track_caller]
     pub fn expect_within(&mut self, part: &str, within: Duration) -> Result<String, Error> {
-        self.find(part, within, Location::caller(), with(part))
+        self.find(&line_with(part), within, Location::caller(), with(part))
     }
 
     /// Waits for a line that `wanted` makes something of, and returns that; `what` is for the failure.
@@ -48,7 +48,7 @@ impl Guest {
     #[track_caller]
     pub fn expect_next(&mut self, part: &str) -> Result<String, Error> {
         let at = Location::caller();
-        let line = self.find(part, self.patience, at, |line| Some(line.to_owned()))?;
+        let line = self.find(&line_with(part), self.patience, at, |line| Some(line.to_owned()))?;
         if line.contains(part) {
             return Ok(line);
         }
@@ -105,6 +105,10 @@ impl Guest {
             None => Ok(()),
         }
     }
+}
+
+fn line_with(part: &str) -> String {
+    format!("a line with {part:?}")
 }
 
 fn with(part: &str) -> impl FnMut(&str) -> Option<String> {
