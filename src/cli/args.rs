@@ -49,7 +49,10 @@ pub(crate) enum Command {
     /// List the VMs of this host
     Ps(PsArgs),
     /// Show all about one VM
-    Info(VmArgs),
+    Info(InfoArgs),
+    /// Write a piece of a VM's memory to stdout, as it is
+    #[command(after_help = MEMORY_HELP)]
+    Memory(MemoryArgs),
     /// Pause a VM
     Pause(VmArgs),
     /// Resume a paused VM
@@ -100,6 +103,13 @@ const RESOLVE_HELP: &str = "\
 Look at the target first. If it runs the guest, discard this copy; only if it does not and never
 will, resume here. The wrong answer makes the guest run twice or throws it away.";
 
+const MEMORY_HELP: &str = "\
+ADDRESS is guest-physical. While the guest runs, bytes are from different moments: pause it before.
+
+Examples:
+  godwit memory web 0x100000 4096 | xxd | less
+  godwit memory --api /run/godwit/web.42.sock 1048576 16M > piece";
+
 /// `NAME` or `--api F`: exactly one.
 #[derive(Debug, Clone, Args)]
 #[group(required = true, multiple = false)]
@@ -131,6 +141,28 @@ pub(crate) struct UpgradeArgs {
     /// Answer as one line of JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InfoArgs {
+    #[command(flatten)]
+    pub(crate) vm: VmAddress,
+    /// Show the registers of every vCPU as well; stops a running guest for a moment
+    #[arg(long)]
+    pub(crate) registers: bool,
+    /// Answer as one line of JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MemoryArgs {
+    /// The VM's name (left out with --api), the first byte, and how many, up to 16M
+    #[arg(value_names = ["NAME", "ADDRESS", "LENGTH"], num_args = 2..=3, required = true)]
+    pub(crate) vm_and_range: Vec<String>,
+    /// The VM's API socket, instead of its NAME
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) api: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -2,17 +2,31 @@
 
 use std::process::ExitCode;
 
-use godwit_api::VmInfo;
+use godwit_api::{VmInfo, VmRegisters};
+use serde::Serialize;
 
-use super::args::VmArgs;
+use super::args::InfoArgs;
 use super::failure::Failure;
 use super::output::{self, printable};
 use super::units::{bytes_text, uptime_text};
 
-pub(crate) fn info(args: &VmArgs) -> Result<ExitCode, Failure> {
-    let info = args.vm.client()?.info().map_err(Failure::failed)?;
+/// The answer in JSON: all fields of one and the same object.
+#[derive(Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    info: &'a VmInfo,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    registers: Option<VmRegisters>,
+}
+
+pub(crate) fn info(args: &InfoArgs) -> Result<ExitCode, Failure> {
+    let client = args.vm.client()?;
+    let info = client.info().map_err(Failure::failed)?;
+    let registers = args.registers.then(|| client.registers()).transpose().map_err(Failure::failed)?;
     if args.json {
-        output::json(&info)?;
+        output::json(&Shown { info: &info, registers })?;
+    } else if let Some(registers) = registers {
+        output::result(format!("{}\n{registers}", text(&info)))?;
     } else {
         output::result(text(&info))?;
     }

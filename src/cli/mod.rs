@@ -12,6 +12,7 @@ mod demo;
 mod dirty_log;
 mod failure;
 mod info;
+mod memory;
 mod migrate;
 mod output;
 mod pause;
@@ -61,6 +62,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Resolve(args) => resolve::resolve(&args),
         Command::Ps(args) => ps::ps(&args),
         Command::Info(args) => info::info(&args),
+        Command::Memory(args) => memory::memory(args),
         Command::Pause(args) => pause::pause(&args),
         Command::Resume(args) => resume::resume(&args),
         Command::Stop(args) => stop::stop(&args),

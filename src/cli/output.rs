@@ -9,8 +9,13 @@ use super::failure::Failure;
 
 /// A result on stdout. A reader that has left (`| head`) is no failure.
 pub(crate) fn result(text: impl Display) -> Result<(), Failure> {
+    bytes(format!("{text}\n").as_bytes())
+}
+
+/// Raw bytes on stdout.
+pub(crate) fn bytes(bytes: &[u8]) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
-    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Failure::failed(format!("can't write to stdout: {error}; check where it goes")))
         }

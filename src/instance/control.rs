@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use godwit_api::{
-    ApiError, ErrorCode, MigrateRequest, MigrationEvent, MigrationStatus, ResolveHow, UpgradeRequest, VmInfo,
-    VmState,
+    ApiError, ErrorCode, GuestRange, MigrateRequest, MigrationEvent, MigrationStatus, ResolveHow,
+    UpgradeRequest, VmInfo, VmRegisters, VmState,
 };
 use godwit_migrate::engine::{SourceMigration, SourceOptions};
 use godwit_migrate::ownership::Epoch;
@@ -216,6 +216,14 @@ impl Control for Arc<Vm> {
             _ if decided => Ok(info),
             _ => Err(ApiError::internal("the hand-over is still not decided", "try again")),
         }
+    }
+
+    fn memory(&self, range: GuestRange) -> Result<Vec<u8>, ApiError> {
+        Vm::memory(self, range)
+    }
+
+    fn registers(&self) -> Result<VmRegisters, ApiError> {
+        Vm::registers(self)
     }
 
     fn console(&self) -> Result<ConsoleAttachment, ApiError> {

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 use godwit_api::VmState;
 use godwit_vmm::machine::MachineConfig;
 use godwit_vmm::saved_state::{MachineDescriptionV1, OnResetV1};
-use godwit_vmm::vcpu::GuestEnd;
+use godwit_vmm::vcpu::{CrashReport, GuestEnd};
 
 use super::exit::Exit;
+use super::inspect::shown;
 use super::kernel::{BUILTIN, KernelFiles};
 use super::process::{StartError, boot, say};
 use super::succession::Successor;
@@ -168,8 +169,10 @@ impl<'p> MainLoop<'p> {
             GuestEnd::PoweredOff => Some(Exit::Done),
             GuestEnd::DebugExit(value) => Some(Exit::DebugExit(value)),
             GuestEnd::Crashed(report) => {
+                // Before the state says that there is nothing to look at any more.
+                let registers = self.registers_after(&report);
                 self.vm.enter(VmState::Crashed { reason: report.reason.clone() });
-                say(&format!("the guest crashed: {report}"));
+                say(&format!("the guest crashed: vCPU {}: {}\n{registers}", report.vcpu, report.reason));
                 Some(Exit::Crashed)
             }
             GuestEnd::Reset => {
@@ -181,6 +184,15 @@ impl<'p> MainLoop<'p> {
                     _ => Some(Exit::Reset),
                 }
             }
+        }
+    }
+
+    /// Those of every vCPU; only those of the one that crashed while the guest is being moved.
+    fn registers_after(&self, crash: &CrashReport) -> String {
+        match (self.vm.registers(), &crash.registers) {
+            (Ok(all), _) => all.to_string(),
+            (Err(_), Some(one)) => shown(one).to_string(),
+            (Err(error), None) => format!("  registers could not be read: {error}"),
         }
     }
 

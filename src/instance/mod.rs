@@ -12,6 +12,7 @@ mod console;
 mod control;
 mod exit;
 pub(crate) mod http;
+mod inspect;
 mod kernel;
 mod main_loop;
 mod process;

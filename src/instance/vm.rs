@@ -327,11 +327,7 @@ impl Vm {
                 Err(ApiError::wrong_state("the guest has ended", "start it again with `godwit run`"))
             }
             Slot::Paused(paused) => {
-                let running = paused.resume().map_err(|e| {
-                    let _ = self.events.send(Event::VmmFailed { what: e.to_string() });
-                    ApiError::internal(e.to_string(), "start the VM again")
-                })?;
-                *slot = Slot::Running(running);
+                *slot = Slot::Running(self.resume_or_fail(paused)?);
                 self.enter(VmState::Running);
                 Ok(())
             }
@@ -343,9 +339,17 @@ impl Vm {
         }
     }
 
+    /// Lets the machine run on. When that is not possible, the VM is over.
+    pub(super) fn resume_or_fail(&self, paused: PausedMachine) -> Result<RunningMachine, ApiError> {
+        paused.resume().map_err(|e| {
+            let _ = self.events.send(Event::VmmFailed { what: e.to_string() });
+            ApiError::internal(e.to_string(), "start the VM again")
+        })
+    }
+
     /// Refuses what must not happen while a migration is under way: it alone decides then whether the
     /// guest runs.
-    pub(crate) fn refuse_while_moving(&self, what: &str) -> Result<(), ApiError> {
+    pub(super) fn refuse_while_moving(&self, what: &str) -> Result<(), ApiError> {
         let status = self.status();
         if let VmState::Unconfirmed { to, .. } = &status.state {
             return Err(ApiError::wrong_state(
@@ -371,7 +375,7 @@ impl Vm {
         Ok(())
     }
 
-    fn no_guest(&self) -> ApiError {
+    pub(super) fn no_guest(&self) -> ApiError {
         let state = self.status().state.to_string();
         ApiError::wrong_state(format!("there is no guest here ({state})"), "see `godwit ps`")
     }

@@ -19,9 +19,10 @@ pub fn godwit() -> &'static Path {
 
 fn build() -> PathBuf {
     let test = std::env::current_exe().expect("a running program has a path");
-    // …/target/PROFILE/deps/test-0123
-    let profile_directory =
-        test.ancestors().nth(2).expect("cargo puts tests into target/PROFILE/deps").to_owned();
+    // …/target/PROFILE/deps/test-0123, or …/target/PROFILE/program
+    let directories = test.ancestors().skip(1);
+    let profile_directory = directories.into_iter().find(|directory| !directory.ends_with("deps"));
+    let profile_directory = profile_directory.expect("cargo puts programs into target/PROFILE").to_owned();
     let target_directory = profile_directory.parent().expect("PROFILE is in the target directory");
     let directory_name = profile_directory.file_name().and_then(|name| name.to_str()).unwrap_or("debug");
     let profile = if directory_name == "debug" { "dev" } else { directory_name };

@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 use godwit_guest_images::command::Command as GuestCommand;
 use godwit_guest_images::report::{Progress, Report, parse_line};
 
-use crate::output::{Line, Mark};
-use crate::process::VmProcess;
+use crate::{Line, Mark, VmProcess};
 
 /// Four vCPUs that dirty and check memory, each in its own way, slowly enough for two busy cores.
 pub const DIRTY: &str = "payload=dirty ws=4M rate=8M report=100ms cpu1.pattern=random cpu2.pattern=hotcold \

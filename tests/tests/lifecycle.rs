@@ -171,8 +171,8 @@ fn the_end_of_standard_input_does_not_stop_the_guest() {
     vm.send(GuestCommand::Echo("last words"));
     vm.close_stdin();
     vm.serial().wait_text(Mark::START, "godwit-guest: echo last words");
-    let beats = vm.serial().beats().len();
-    wait_for("beats go on", PATIENCE, || (vm.serial().beats().len() > beats + 50).then_some(()));
+    let beats = vm.serial().ticks().len();
+    wait_for("beats go on", PATIENCE, || (vm.serial().ticks().len() > beats + 50).then_some(()));
     host.succeed(&["stop", "eof"]);
     assert_eq!(vm.wait_exit(), 0);
 }
@@ -335,6 +335,8 @@ fn the_openapi_document_names_every_route() {
         ("/v1/vm/migrations", &["post"]),
         ("/v1/vm/migration", &["get", "delete"]),
         ("/v1/vm/console", &["get"]),
+        ("/v1/vm/memory", &["get"]),
+        ("/v1/vm/registers", &["get"]),
     ] {
         for method in methods {
             assert!(paths.get(path).is_some_and(|p| p.get(*method).is_some()), "{method} {path}: {paths:?}");

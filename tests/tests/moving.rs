@@ -204,7 +204,7 @@ fn the_blackout_is_what_the_result_says() {
         let quiet_from = Instant::now();
         let quiet = Duration::from_millis(400);
         wait_for("a while to compare with", PATIENCE, || (quiet_from.elapsed() > quiet).then_some(()));
-        own = own.max(longest_gap(&vm.serial().beats(), quiet_from, quiet_from + quiet));
+        own = own.max(longest_gap(&vm.serial().ticks(), quiet_from, quiet_from + quiet));
         let from = Instant::now();
         let moved = host.migrate("seen", target.address(), &["--max-downtime", "50ms"]);
         moved.assert(MigrationOutcome::Completed);
@@ -212,8 +212,8 @@ fn the_blackout_is_what_the_result_says() {
         guest.follow(&vm);
         guest.goes_on(&target);
         let to = Instant::now();
-        let last_here = vm.serial().beats().into_iter().max().expect("beats");
-        let first_there = target.serial().beats().into_iter().min().expect("beats");
+        let last_here = vm.serial().ticks().into_iter().max().expect("beats");
+        let first_there = target.serial().ticks().into_iter().min().expect("beats");
         assert!(first_there > last_here, "it spoke on both sides at once");
         let blackout = first_there - last_here;
         let said = Duration::from_secs_f64(moved.result.downtime_ms.expect("known") / 1000.0);
@@ -222,7 +222,7 @@ fn the_blackout_is_what_the_result_says() {
         assert!(blackout <= Duration::from_millis(150) + slack, "{blackout:?}, own gap {own:?}");
         assert!(said <= blackout + slack, "said {said:?}, seen {blackout:?}, own gap {own:?}");
         assert!(blackout <= said + slack, "said {said:?}, seen {blackout:?}, own gap {own:?}");
-        let all: Vec<Instant> = [vm.serial().beats(), target.serial().beats()].concat();
+        let all: Vec<Instant> = [vm.serial().ticks(), target.serial().ticks()].concat();
         let longest = longest_gap(&all, from, to);
         assert!(longest <= blackout + slack * 2, "a longer gap than the blackout: {longest:?}");
         vm = target;

@@ -69,17 +69,21 @@ impl Connection {
         if status.is_success() || status == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(response);
         }
-        let body = self.whole_body(response).await?;
+        let body = self.whole_body(response, ANSWER_BYTES_MAX).await?;
         let error: ApiError = serde_json::from_slice(&body)
             .map_err(|_| self.malformed(format!("status {status} without a reason")))?;
         Err(ClientError::Api(error))
     }
 
-    pub(super) async fn whole_body(&self, response: Response<Incoming>) -> Result<Bytes, ClientError> {
-        match Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await {
+    pub(super) async fn whole_body(
+        &self,
+        response: Response<Incoming>,
+        bytes_max: usize,
+    ) -> Result<Bytes, ClientError> {
+        match Limited::new(response.into_body(), bytes_max).collect().await {
             Ok(body) => Ok(body.to_bytes()),
             Err(error) if error.is::<LengthLimitError>() => {
-                Err(self.malformed(format!("it is longer than {ANSWER_BYTES_MAX} bytes")))
+                Err(self.malformed(format!("it is longer than {bytes_max} bytes")))
             }
             Err(error) => Err(broken(&self.socket, error.as_ref())),
         }

@@ -16,8 +16,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::types::{
-    MigrateRequest, MigrationStatus, ResolveHow, ResolveRequest, StopRequest, UpgradeRequest, VersionInfo,
-    VmInfo,
+    GuestRange, MigrateRequest, MigrationStatus, ResolveHow, ResolveRequest, StopRequest, UpgradeRequest,
+    VersionInfo, VmInfo, VmRegisters,
 };
 use connection::Connection;
 
@@ -31,7 +31,7 @@ pub const CONSOLE_PROTOCOL: &str = "godwit-console";
 /// How long a call may take unless [`Client::with_timeout`] says otherwise.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 
-/// The largest answer that is read, and the longest line of a stream.
+/// The largest answer in JSON that is read, and the longest line of a stream.
 pub const ANSWER_BYTES_MAX: usize = 1 << 20;
 
 /// Talks to one VM process.
@@ -150,6 +150,30 @@ impl Client {
         ConsoleStream::open(self)
     }
 
+    /// `GET /v1/vm/registers`: of every vCPU. A running guest is stopped for a moment.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn registers(&self) -> Result<VmRegisters, ClientError> {
+        self.get("/v1/vm/registers")
+    }
+
+    /// `GET /v1/vm/memory`: guest-physical memory. While the guest runs, its bytes are from different
+    /// moments.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn memory(&self, range: GuestRange) -> Result<Vec<u8>, ClientError> {
+        let path = format!("/v1/vm/memory?address={:#x}&length={}", range.address(), range.length());
+        let length = usize::try_from(range.length()).unwrap_or(usize::MAX);
+        let bytes = self.answer(Method::GET, &path, None::<&()>, length)?;
+        if bytes.len() == length {
+            Ok(bytes)
+        } else {
+            Err(self.malformed(format!("{} bytes instead of {length}", bytes.len())))
+        }
+    }
+
     /// `GET` of any path.
     ///
     /// # Errors
@@ -188,15 +212,25 @@ impl Client {
         path: &str,
         body: Option<&impl Serialize>,
     ) -> Result<T, ClientError> {
-        let runtime = self.runtime()?;
-        let answer = runtime.block_on(self.in_time(async {
-            let mut connection = Connection::open(&self.socket).await?;
-            let response = connection.send(method, path, body).await?;
-            connection.whole_body(response).await
-        }))?;
+        let answer = self.answer(method, path, body, ANSWER_BYTES_MAX)?;
         // An answer without a body stands for "done".
         let json: &[u8] = if answer.is_empty() { b"null" } else { &answer };
         serde_json::from_slice(json).map_err(|error| self.malformed(error.to_string()))
+    }
+
+    fn answer(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+        bytes_max: usize,
+    ) -> Result<Vec<u8>, ClientError> {
+        let runtime = self.runtime()?;
+        runtime.block_on(self.in_time(async {
+            let mut connection = Connection::open(&self.socket).await?;
+            let response = connection.send(method, path, body).await?;
+            Ok(connection.whole_body(response, bytes_max).await?.into())
+        }))
     }
 
     fn runtime(&self) -> Result<tokio::runtime::Runtime, ClientError> {

@@ -29,3 +29,6 @@ pub const PAGE_BYTES: u64 = 4096;
 
 /// Longest name of a VM, in characters.
 pub const NAME_CHARS_MAX: usize = 64;
+
+/// Most guest memory that one request reads: 16 MiB.
+pub const MEMORY_READ_BYTES_MAX: u64 = 16 << 20;

@@ -1,7 +1,8 @@
 //! What the API asks of the VM process that it belongs to.
 
 use godwit_api::{
-    ApiError, MigrateRequest, MigrationEvent, MigrationStatus, ResolveHow, UpgradeRequest, VmInfo,
+    ApiError, GuestRange, MigrateRequest, MigrationEvent, MigrationStatus, ResolveHow, UpgradeRequest,
+    VmInfo, VmRegisters,
 };
 use tokio::sync::mpsc;
 
@@ -64,6 +65,18 @@ pub(crate) trait Control: Send + Sync + 'static {
     /// # Errors
     /// `wrong_state` for every other state.
     fn resolve(&self, how: ResolveHow) -> Result<VmInfo, ApiError>;
+
+    /// Guest-physical memory; bytes of different moments while the guest runs.
+    ///
+    /// # Errors
+    /// When the range is not RAM, or the state does not allow it: above all while a migration is under way.
+    fn memory(&self, range: GuestRange) -> Result<Vec<u8>, ApiError>;
+
+    /// The registers of every vCPU, at one moment.
+    ///
+    /// # Errors
+    /// When the state does not allow it: above all while a migration is under way.
+    fn registers(&self) -> Result<VmRegisters, ApiError>;
 
     /// Attaches to the serial console.
     ///

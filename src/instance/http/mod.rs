@@ -11,6 +11,7 @@
 mod console;
 pub(crate) mod control;
 mod extract;
+mod inspect;
 mod migrations;
 mod router;
 mod server;

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use godwit_api::client::{Client, ClientError, Polled};
 use godwit_api::{
-    ApiError, ErrorCode, MigrateRequest, MigrationEvent, MigrationMode, MigrationOutcome, MigrationPhase,
-    MigrationProgress, MigrationResult, MigrationStatus, ResolveHow, UpgradeRequest, VmInfo, VmState,
+    ApiError, ErrorCode, GuestRange, MigrateRequest, MigrationEvent, MigrationMode, MigrationOutcome,
+    MigrationPhase, MigrationProgress, MigrationResult, MigrationStatus, ResolveHow, UpgradeRequest,
+    VcpuRegisters, VmInfo, VmRegisters, VmState,
 };
 use tokio::sync::mpsc;
 
@@ -111,6 +112,19 @@ impl Control for FakeVm {
         assert_eq!(how, ResolveHow::Discard);
         Ok(self.info())
     }
+    fn memory(&self, range: GuestRange) -> Result<Vec<u8>, ApiError> {
+        if range.address() >= 1 << 20 {
+            return Err(ApiError::new(ErrorCode::BadRequest, format!("{range} is not RAM"), "ask for RAM"));
+        }
+        Ok((range.address()..range.address() + range.length()).map(|at| at.to_le_bytes()[0]).collect())
+    }
+    fn registers(&self) -> Result<VmRegisters, ApiError> {
+        if *self.state.lock().expect("lock") == VmState::Running {
+            Ok(VmRegisters { vcpus: vec![VcpuRegisters { vcpu: 7, ..VcpuRegisters::default() }] })
+        } else {
+            Err(ApiError::wrong_state("it is not here", "wait"))
+        }
+    }
     fn console(&self) -> Result<ConsoleAttachment, ApiError> {
         let (sender, output) = mpsc::channel(4);
         *self.console.lock().expect("lock") = Some(sender);
@@ -196,6 +210,29 @@ fn post(path: &str, body: &str) -> String {
     )
 }
 
+fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+}
+
+#[test]
+fn memory_and_registers_are_what_the_vm_gives() {
+    let served = served();
+    // More than any answer in JSON may be, and more answers than there may be at a time.
+    let range = GuestRange::new(3, 16 << 20).expect("a range");
+    for _ in 0..10 {
+        let bytes = served.client.memory(range).expect("memory");
+        assert_eq!((bytes.len(), &bytes[..3]), (16 << 20, &[3, 4, 5][..]));
+    }
+    let answer = raw(served.client.socket(), &get("/v1/vm/memory?address=0x41&length=3"));
+    assert!(answer.contains("content-type: application/octet-stream"), "{answer}");
+    assert!(answer.ends_with("\r\n\r\nABC"), "{answer}");
+    assert_eq!(served.client.registers().expect("registers").vcpus[0].vcpu, 7);
+    served.client.pause().expect("pause");
+    assert_eq!(refusal(served.client.registers()).code, ErrorCode::WrongState);
+    let beyond = GuestRange::new(1 << 20, 1).expect("a range");
+    assert_eq!(refusal(served.client.memory(beyond)).code, ErrorCode::BadRequest);
+}
+
 #[test]
 fn calls_reach_the_vm_and_refusals_come_back_typed() {
     let served = served();
@@ -226,6 +263,15 @@ fn bad_requests_are_refused_before_the_vm_sees_them() {
         (post("/v1/vm/resolve", r#"{"how":"guess"}"#), "400"),
         (post("/v1/vm/migrations", &" ".repeat(70_000)), "413"),
         (post("/v1/vm", ""), "405"),
+        (get("/v1/vm/memory"), "400"),
+        (get("/v1/vm/memory?address=0"), "400"),
+        (get("/v1/vm/memory?address=here&length=1"), "400"),
+        (get("/v1/vm/memory?address=0&length=16777217"), "400"),
+        (get("/v1/vm/memory?address=0&length=0"), "400"),
+        (get("/v1/vm/memory?address=0xffffffffffffffff&length=2"), "400"),
+        (get("/v1/vm/memory?address=0&length=1&stride=2"), "400"),
+        (get("/v1/vm/memory?address=0x100000&length=1"), "400"),
+        (post("/v1/vm/memory?address=0&length=1", ""), "405"),
         (post("/nothing", ""), "404"),
         ("GET /v1/vm/console HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".into(), "400"),
     ] {
@@ -374,6 +420,8 @@ fn the_document_lists_every_route_and_every_reference_in_it_resolves() {
         "/v1/vm/migrations",
         "/v1/vm/migration",
         "/v1/vm/console",
+        "/v1/vm/memory",
+        "/v1/vm/registers",
         "/v1/version",
     ] {
         assert!(document["paths"][path].is_object(), "{path} is missing");

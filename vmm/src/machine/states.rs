@@ -12,7 +12,7 @@ use crate::devices::SerialPort;
 use crate::kvm::{Capabilities, DirtyLog, KvmError, TscOffset};
 use crate::memory::GuestRam;
 use crate::saved_state::{ClockV1, IrqchipV1, MachineDescriptionV1, MachineStateV1, PitV1, StateError};
-use crate::vcpu::{RunGate, TscAt, VcpuError, VcpuEvent, VcpuHandle};
+use crate::vcpu::{RunGate, TscAt, VcpuError, VcpuEvent, VcpuHandle, VcpuRegisters};
 
 /// PIC master, PIC slave, IOAPIC.
 const IRQCHIPS: u32 = 3;
@@ -175,6 +175,17 @@ impl PausedMachine {
             .map(|(vcpu, answer)| answer.recv().map_err(|_| vcpu.gone())?)
             .collect::<Result<_, VcpuError>>()?;
         Ok(MachineStateV1 { vcpus, irqchips, pit: PitV1::from(&pit), clock, serial })
+    }
+
+    /// Reads the registers of every vCPU. The guest stays as it is, and can be resumed here afterwards.
+    ///
+    /// # Errors
+    /// KVM refuses.
+    pub fn registers(&self) -> Result<Vec<VcpuRegisters>, MachineError> {
+        let asked = self.machine.vcpus.iter().map(|vcpu| Ok((vcpu, vcpu.registers()?)));
+        let answers: Vec<_> = asked.collect::<Result<_, VcpuError>>()?;
+        let registers = answers.into_iter().map(|(vcpu, answer)| answer.recv().map_err(|_| vcpu.gone())?);
+        Ok(registers.collect::<Result<_, VcpuError>>()?)
     }
 
     /// Writes everything but RAM, `elapsed` after the instant at which it was saved: the guest's clocks

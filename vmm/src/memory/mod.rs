@@ -4,6 +4,7 @@ mod bitmap;
 mod guest_ram;
 mod host_memory;
 mod layout;
+mod peek;
 mod transfer;
 
 pub use bitmap::PageBitmap;

@@ -1,14 +1,9 @@
 //! Why a vCPU left the guest, and what that means for the machine.
 
-use std::fmt;
-
 use kvm_ioctls::VcpuExit;
 
+use super::registers::VcpuRegisters;
 use crate::devices::{BusOutcome, PortBus};
-use crate::saved_state::{RegistersV1, SystemRegistersV1};
-
-/// The instruction pointer of a vCPU after its reset.
-const RESET_RIP: u64 = 0xfff0;
 
 /// How a guest ended. Each is told apart, because a script reacts differently to each.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,34 +26,7 @@ pub struct CrashReport {
     /// Why.
     pub reason: String,
     /// Its registers, if they could still be read.
-    pub registers: Option<(RegistersV1, SystemRegistersV1)>,
-}
-
-impl fmt::Display for CrashReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "vCPU {}: {}", self.vcpu, self.reason)?;
-        let Some((r, s)) = &self.registers else {
-            return write!(f, "  registers could not be read");
-        };
-        if r.rip == RESET_RIP && s.cr3 == 0 {
-            writeln!(f, "  (this CPU's KVM resets a vCPU upon a triple fault: these are its reset values)")?;
-        }
-        writeln!(f, "  rip={:016x} rflags={:08x} rsp={:016x} rbp={:016x}", r.rip, r.rflags, r.rsp, r.rbp)?;
-        writeln!(f, "  rax={:016x} rbx={:016x} rcx={:016x} rdx={:016x}", r.rax, r.rbx, r.rcx, r.rdx)?;
-        writeln!(f, "  rsi={:016x} rdi={:016x} r8 ={:016x} r9 ={:016x}", r.rsi, r.rdi, r.r8, r.r9)?;
-        writeln!(f, "  r10={:016x} r11={:016x} r12={:016x} r13={:016x}", r.r10, r.r11, r.r12, r.r13)?;
-        writeln!(f, "  r14={:016x} r15={:016x}", r.r14, r.r15)?;
-        writeln!(
-            f,
-            "  cr0={:08x} cr2={:016x} cr3={:016x} cr4={:08x} efer={:x}",
-            s.cr0, s.cr2, s.cr3, s.cr4, s.efer
-        )?;
-        write!(
-            f,
-            "  cs={:04x} ss={:04x} ds={:04x} gdt={:016x}+{:x} idt={:016x}+{:x}",
-            s.cs.selector, s.ss.selector, s.ds.selector, s.gdt.base, s.gdt.limit, s.idt.base, s.idt.limit
-        )
-    }
+    pub registers: Option<VcpuRegisters>,
 }
 
 /// What the vCPU's thread does next.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::error::VcpuError;
 use super::exit::GuestEnd;
 use super::new::NewVcpu;
+use super::registers::VcpuRegisters;
 use super::state::TscAt;
 use super::thread::VcpuThread;
 use crate::devices::PortBus;
@@ -27,6 +28,7 @@ pub(super) enum Command {
     Run,
     Save { host_tsc: u64, reply: Sender<Result<VcpuV1, VcpuError>> },
     Restore { saved: Box<VcpuV1>, clock: TscAt, reply: Sender<Result<(), VcpuError>> },
+    Registers { reply: Sender<Result<VcpuRegisters, VcpuError>> },
     TellGuestItWasPaused,
     WarmUp { reply: Sender<Result<(), VcpuError>> },
 }
@@ -185,6 +187,13 @@ impl VcpuHandle {
     pub(crate) fn warm_up(&self) -> Result<Receiver<Result<(), VcpuError>>, VcpuError> {
         let (reply, answer) = mpsc::channel();
         self.send(Command::WarmUp { reply })?;
+        Ok(answer)
+    }
+
+    /// Begins to read the parked vCPU's registers.
+    pub(crate) fn registers(&self) -> Result<Receiver<Result<VcpuRegisters, VcpuError>>, VcpuError> {
+        let (reply, answer) = mpsc::channel();
+        self.send(Command::Registers { reply })?;
         Ok(answer)
     }
 

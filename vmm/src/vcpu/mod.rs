@@ -6,6 +6,7 @@ mod exit;
 mod features;
 mod handle;
 mod new;
+mod registers;
 mod state;
 mod thread;
 
@@ -15,4 +16,5 @@ pub use exit::{CrashReport, GuestEnd};
 pub use features::check_features;
 pub use handle::{RunGate, VcpuEvent, VcpuHandle};
 pub(crate) use new::NewVcpu;
+pub use registers::VcpuRegisters;
 pub use state::TscAt;

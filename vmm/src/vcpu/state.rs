@@ -49,7 +49,7 @@ impl StateContext {
         VcpuError::Kvm { index: self.index, source }
     }
 
-    fn ioctl(&self, call: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> VcpuError {
+    pub(super) fn ioctl(&self, call: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> VcpuError {
         let index = self.index;
         move |e| VcpuError::Kvm { index, source: KvmError::ioctl(call)(e) }
     }

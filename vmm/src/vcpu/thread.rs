@@ -3,7 +3,7 @@
 //! ```text
 //!            Run                      park requested / guest ended
 //!  parked ─────────▶ in the guest ─────────────────────────────────▶ parked
-//!    │ Save, Restore                        (I/O in flight is finished first)
+//!    │ Save, Restore, …                     (I/O in flight is finished first)
 //! ```
 
 use std::sync::Arc;
@@ -62,6 +62,9 @@ impl VcpuThread {
                     let restored = self.context.restore(&self.vcpu, &saved, clock);
                     self.restored = saved.msrs;
                     let _ = reply.send(restored);
+                }
+                Command::Registers { reply } => {
+                    let _ = reply.send(self.context.registers(&self.vcpu));
                 }
                 Command::TellGuestItWasPaused => {
                     // EINVAL means that the guest does not use kvmclock and has no such watchdog.
@@ -138,14 +141,11 @@ impl VcpuThread {
             End::PoweredOff => GuestEnd::PoweredOff,
             End::Reset => GuestEnd::Reset,
             End::DebugExit(value) => GuestEnd::DebugExit(value),
-            End::Crash(reason) => {
-                let registers = self.vcpu.get_regs().and_then(|r| Ok((r, self.vcpu.get_sregs()?)));
-                GuestEnd::Crashed(Box::new(CrashReport {
-                    vcpu: self.context.index,
-                    reason,
-                    registers: registers.ok().map(|(r, s)| ((&r).into(), (&s).into())),
-                }))
-            }
+            End::Crash(reason) => GuestEnd::Crashed(Box::new(CrashReport {
+                vcpu: self.context.index,
+                reason,
+                registers: self.context.registers(&self.vcpu).ok(),
+            })),
         }
     }
 }

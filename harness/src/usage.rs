@@ -9,8 +9,11 @@ pub struct Usage {
     pub fds: usize,
     /// Threads.
     pub threads: usize,
-    /// Memory that it has written and shares with nobody, other than guest RAM, in KiB.
+    /// Memory that it has written and shares with nobody, other than guest RAM, in KiB. Clean pages are the
+    /// program's file: private only while no other process runs it.
     pub private_kib: u64,
+    /// All its memory other than guest RAM in KiB, where what it shares counts by its share (PSS).
+    pub pss_kib: u64,
 }
 
 impl Usage {
@@ -26,7 +29,12 @@ impl Usage {
         };
         let path = format!("/proc/{pid}/smaps");
         let smaps = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
-        Self { fds: count("fd"), threads: count("task"), private_kib: private_kib(&smaps) }
+        Self {
+            fds: count("fd"),
+            threads: count("task"),
+            private_kib: beside_guest_ram(&smaps, "Private_Dirty:"),
+            pss_kib: beside_guest_ram(&smaps, "Pss:"),
+        }
     }
 
     /// What keeps these descriptors open, for a person.
@@ -48,15 +56,17 @@ impl Usage {
     }
 }
 
-/// Sums the private, written pages of all mappings but those of guest RAM, which is a memfd.
-fn private_kib(smaps: &str) -> u64 {
+/// Sums one figure of all mappings but those of guest RAM, which is a memfd.
+fn beside_guest_ram(smaps: &str, figure: &str) -> u64 {
     let mut guest_ram = false;
     let mut sum = 0;
     for line in smaps.lines() {
         let mut words = line.split_ascii_whitespace();
         match words.next() {
-            // Clean pages are the program's file: private only while no other process runs it.
-            Some("Private_Dirty:") if !guest_ram => {
+            Some(name) if name == figure => {
+                if guest_ram {
+                    continue;
+                }
                 sum += words.next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0);
             }
             // A mapping's first line begins with its range; all others with a name and a colon.
@@ -76,7 +86,8 @@ mod tests {
         let smaps = "1-2 rw-p 0 00:00 0 \nSize: 4 kB\nPrivate_Clean: 1 kB\nPrivate_Dirty: 2 kB\n\
                      3-4 rw-s 0 00:01 7 /memfd:godwit-ram (deleted)\nPrivate_Dirty: 100 kB\n\
                      5-6 r-xp 0 00:02 8 /bin/x\nPrivate_Clean: 4 kB\n";
-        assert_eq!(private_kib(smaps), 2);
+        assert_eq!(beside_guest_ram(smaps, "Private_Dirty:"), 2);
+        assert_eq!(beside_guest_ram(smaps, "Private_Clean:"), 5);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use crate::output::Output;
-use crate::{godwit, wait_for};
+use crate::wait_for;
 
 /// How a command ended.
 #[derive(Debug, Clone)]
@@ -73,8 +73,8 @@ impl Command {
     pub fn start(mut command: std::process::Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        let stdout = Some(Output::collect("stdout", child.stdout.take().expect("piped"), false));
-        let stderr = Output::collect("stderr", child.stderr.take().expect("piped"), false);
+        let stdout = Some(Output::collect("stdout", child.stdout.take().expect("piped"), None));
+        let stderr = Output::collect("stderr", child.stderr.take().expect("piped"), None);
         Self { child, stdout, stderr }
     }
 
@@ -82,7 +82,7 @@ impl Command {
     pub(crate) fn start_unread(mut command: std::process::Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        let stderr = Output::collect("stderr", child.stderr.take().expect("piped"), false);
+        let stderr = Output::collect("stderr", child.stderr.take().expect("piped"), None);
         if let Some(stdout) = &child.stdout {
             // As little as there can be, so that it is full soon.
             let _ = rustix::pipe::fcntl_setpipe_size(stdout, 4096);
@@ -131,10 +131,11 @@ impl Drop for Command {
 
 /// The binary with arguments, in the runtime directory given.
 pub(crate) fn godwit_command(
+    binary: &std::path::Path,
     runtime: &std::path::Path,
     arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
 ) -> std::process::Command {
-    let mut command = std::process::Command::new(godwit());
+    let mut command = std::process::Command::new(binary);
     command.args(arguments).env("GODWIT_RUNTIME_DIR", runtime).env_remove("RUST_LOG");
     command
 }

@@ -4,12 +4,10 @@ use std::io::Read;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use godwit_guest_images::report::is_beat;
-
 /// Lines that a failed wait shows.
 const SHOWN_LINES_MAX: usize = 120;
 
-/// A finished line, without its end and without beats.
+/// A finished line, without its end and without ticks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
     /// When its last byte was read.
@@ -37,21 +35,32 @@ pub struct Output {
     shared: Arc<(Mutex<Log>, Condvar)>,
 }
 
+/// What waiting for a line came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    Line(String),
+    /// No more can come; this was begun.
+    Ended {
+        unfinished: String,
+    },
+    Late,
+}
+
 #[derive(Debug, Default)]
 struct Log {
     bytes: usize,
     lines: Vec<Line>,
     partial: Vec<u8>,
-    beats: Vec<Instant>,
+    ticks: Vec<Instant>,
     ended: bool,
 }
 
 impl Output {
-    /// Reads `from` to its end. With `beats`, dots are beats of the test kernel and no part of lines.
-    pub(crate) fn collect(name: &'static str, from: impl Read + Send + 'static, beats: bool) -> Self {
+    /// Reads `from` to its end. `tick` is a byte that is a sign of life and no part of any line.
+    pub(crate) fn collect(name: &'static str, from: impl Read + Send + 'static, tick: Option<u8>) -> Self {
         let output = Self { name, shared: Arc::default() };
         let shared = Arc::clone(&output.shared);
-        std::thread::spawn(move || read_to_end(from, &shared, beats));
+        std::thread::spawn(move || read_to_end(from, &shared, tick));
         output
     }
 
@@ -66,7 +75,7 @@ impl Output {
         Mark { line: log.lines.len(), bytes: log.bytes }
     }
 
-    /// Bytes since the mark, beats included.
+    /// Bytes since the mark, ticks included.
     #[must_use]
     pub fn bytes_since(&self, mark: Mark) -> usize {
         self.log().bytes - mark.bytes
@@ -79,7 +88,8 @@ impl Output {
     }
 
     /// Lines that ended between two marks.
-    pub(crate) fn lines_between(&self, since: Mark, until: Mark) -> Vec<Line> {
+    #[must_use]
+    pub fn lines_between(&self, since: Mark, until: Mark) -> Vec<Line> {
         self.log().lines[since.line..until.line].to_vec()
     }
 
@@ -92,10 +102,50 @@ impl Output {
         text
     }
 
-    /// When each beat was read.
+    /// When each tick was read: each byte that was said to be a sign of life and no part of any line.
     #[must_use]
-    pub fn beats(&self) -> Vec<Instant> {
-        self.log().beats.clone()
+    pub fn ticks(&self) -> Vec<Instant> {
+        self.log().ticks.clone()
+    }
+
+    /// The line at `mark`, waiting for it until then; moves `mark` behind it.
+    pub(crate) fn next_line(&self, mark: &mut Mark, until: Instant) -> Next {
+        let mut log = self.log();
+        loop {
+            if let Some(line) = log.lines.get(mark.line) {
+                mark.line += 1;
+                return Next::Line(line.text.clone());
+            }
+            if log.ended {
+                return Next::Ended { unfinished: String::from_utf8_lossy(&log.partial).into_owned() };
+            }
+            let now = Instant::now();
+            if now >= until {
+                return Next::Late;
+            }
+            let wait = self.shared.1.wait_timeout(log, until - now);
+            log = wait.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Puts all of `earlier` before what came here: the guest spoke there first. Marks of `earlier` mean the
+    /// same place here afterwards. A line may have begun there and end here.
+    pub(crate) fn continue_from(&self, earlier: &Self) {
+        let (lines, partial, ticks, bytes) = {
+            let log = earlier.log();
+            (log.lines.clone(), log.partial.clone(), log.ticks.clone(), log.bytes)
+        };
+        let mut log = self.log();
+        match log.lines.first_mut() {
+            Some(first) => first.text.insert_str(0, &String::from_utf8_lossy(&partial)),
+            None => {
+                log.partial.splice(0..0, partial);
+            }
+        }
+        log.lines.splice(0..0, lines);
+        log.ticks.splice(0..0, ticks);
+        log.bytes += bytes;
+        self.shared.1.notify_all();
     }
 
     /// The first line since the mark that `wanted` makes something of.
@@ -110,24 +160,17 @@ impl Output {
         mut wanted: impl FnMut(&str) -> Option<T>,
     ) -> T {
         let until = Instant::now() + within;
-        let mut next = since.line;
-        let mut log = self.log();
+        let mut mark = since;
         loop {
-            while let Some(line) = log.lines.get(next) {
-                next += 1;
-                if let Some(found) = wanted(&line.text) {
-                    return found;
-                }
-            }
-            let now = Instant::now();
-            let ended = log.ended;
-            if ended || now >= until {
-                drop(log);
-                let why = if ended { "it ended" } else { "in time" };
-                panic!("{} did not say ({why}, {within:?}): {what}\n{}", self.name, self.tail());
-            }
-            let wait = self.shared.1.wait_timeout(log, until - now);
-            log = wait.unwrap_or_else(PoisonError::into_inner).0;
+            let why = match self.next_line(&mut mark, until) {
+                Next::Line(line) => match wanted(&line) {
+                    Some(found) => return found,
+                    None => continue,
+                },
+                Next::Ended { .. } => "it ended",
+                Next::Late => "in time",
+            };
+            panic!("{} did not say ({why}, {within:?}): {what}\n{}", self.name, self.tail());
         }
     }
 
@@ -159,7 +202,7 @@ impl Output {
     }
 }
 
-fn read_to_end(mut from: impl Read, shared: &(Mutex<Log>, Condvar), with_beats: bool) {
+fn read_to_end(mut from: impl Read, shared: &(Mutex<Log>, Condvar), tick: Option<u8>) {
     let mut buffer = [0; 4096];
     loop {
         let count = from.read(&mut buffer).unwrap_or(0);
@@ -172,8 +215,8 @@ fn read_to_end(mut from: impl Read, shared: &(Mutex<Log>, Condvar), with_beats: 
         }
         log.bytes += count;
         for &byte in &buffer[..count] {
-            if with_beats && is_beat(byte) {
-                log.beats.push(at);
+            if tick == Some(byte) {
+                log.ticks.push(at);
             } else if byte == b'\n' {
                 let bytes = std::mem::take(&mut log.partial);
                 let text = String::from_utf8_lossy(&bytes).trim_end_matches('\r').to_owned();
@@ -184,5 +227,39 @@ fn read_to_end(mut from: impl Read, shared: &(Mutex<Log>, Condvar), with_beats: 
         }
         drop(log);
         shared.1.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(text: &'static str) -> Output {
+        let output = Output::collect("test", text.as_bytes(), Some(b'.'));
+        output.wait_end(Duration::from_secs(60));
+        output
+    }
+
+    #[test]
+    fn ticks_are_no_part_of_lines() {
+        let output = said("o.n.e\r\n.two");
+        assert_eq!(output.text(), "one\ntwo");
+        assert_eq!((output.ticks().len(), output.bytes_since(Mark::START)), (3, 11));
+    }
+
+    #[test]
+    fn a_line_that_began_in_one_process_ends_in_the_next() {
+        let first = said("one\ntw");
+        let mark = first.mark();
+        for (later, expected) in [("o\nthree", "one\ntwo\nthree"), ("o", "one\ntwo")] {
+            let later = said(later);
+            later.continue_from(&first);
+            assert_eq!(later.text(), expected);
+            let mut at = mark;
+            match later.next_line(&mut at, Instant::now()) {
+                Next::Line(line) => assert_eq!(line, "two"),
+                other => assert_eq!(other, Next::Ended { unfinished: "two".to_owned() }),
+            }
+        }
     }
 }

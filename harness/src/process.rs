@@ -1,17 +1,19 @@
 //! A process that runs a VM.
 
-use std::io::Write;
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use godwit_api::client::Client;
 use godwit_api::registry::RuntimeDir;
 use godwit_api::{VmInfo, VmState};
-use godwit_guest_images::command::Command as GuestCommand;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::output::{Mark, Output};
+use crate::output::{Mark, Next, Output};
 use crate::usage::Usage;
 use crate::{PATIENCE, wait_for};
 
@@ -28,19 +30,35 @@ pub struct VmProcess {
 }
 
 impl VmProcess {
-    pub(crate) fn start(mut command: std::process::Command, runtime: PathBuf, beats: bool) -> Self {
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    pub(crate) fn start(
+        mut command: std::process::Command,
+        runtime: PathBuf,
+        tick: Option<u8>,
+    ) -> io::Result<Self> {
+        let mut child = command.spawn()?;
         let stdin = child.stdin.take();
-        let serial = Output::collect("serial", child.stdout.take().expect("piped"), beats);
-        let messages = Output::collect("messages", child.stderr.take().expect("piped"), false);
-        Self { child, stdin, serial, messages, runtime, listen: String::new(), ended: None }
+        let serial = Output::collect("serial", child.stdout.take().expect("piped"), tick);
+        let messages = Output::collect("messages", child.stderr.take().expect("piped"), None);
+        let process = Self { child, stdin, serial, messages, runtime, listen: String::new(), ended: None };
+        if let Some(stdin) = &process.stdin {
+            // A guest that does not read must not hang the test.
+            fcntl_setfl(stdin, fcntl_getfl(stdin)? | OFlags::NONBLOCK)?;
+        }
+        Ok(process)
     }
 
-    pub(crate) fn wait_until_it_listens(&mut self) {
+    /// Whether a receiver came to listen.
+    pub(crate) fn comes_to_listen(&mut self, within: Duration) -> bool {
         let waiting = "waiting for a VM on ";
-        let said = self.messages.wait_text(Mark::START, waiting);
-        let at = said.find(waiting).expect("it was waited for") + waiting.len();
-        said[at..].trim().clone_into(&mut self.listen);
+        let until = Instant::now() + within;
+        let mut mark = Mark::START;
+        while let Next::Line(line) = self.messages.next_line(&mut mark, until) {
+            if let Some((_, address)) = line.split_once(waiting) {
+                address.trim().clone_into(&mut self.listen);
+                return true;
+            }
+        }
+        false
     }
 
     /// Where a receiver listens: `tcp:HOST:PORT` or `unix:PATH`.
@@ -77,17 +95,38 @@ impl VmProcess {
     ///
     /// # Panics
     /// When the process is gone.
-    pub fn send(&mut self, command: GuestCommand<'_>) {
-        self.type_bytes(format!("{command}\n").as_bytes());
+    pub fn send(&mut self, line: impl Display) {
+        self.type_bytes(format!("{line}\n").as_bytes());
     }
 
     /// Types into the guest.
     ///
     /// # Panics
-    /// When the process is gone, or its standard input was closed.
+    /// When the process is gone or does not read, or its standard input was closed.
     pub fn type_bytes(&mut self, bytes: &[u8]) {
-        let stdin = self.stdin.as_mut().expect("standard input is open");
-        stdin.write_all(bytes).and_then(|()| stdin.flush()).expect("the process reads");
+        self.try_type(bytes, PATIENCE).expect("the process reads");
+    }
+
+    pub(crate) fn try_type(&mut self, bytes: &[u8], within: Duration) -> io::Result<()> {
+        let stdin = self.stdin.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+        let until = Instant::now() + within;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            match stdin.write(rest) {
+                Ok(count) => rest = &rest[count..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let left = until.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return Err(io::ErrorKind::TimedOut.into());
+                    }
+                    let left = Timespec::try_from(left).map_err(io::Error::other)?;
+                    poll(&mut [PollFd::new(stdin, PollFlags::OUT)], Some(&left))?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Ends its standard input.
@@ -101,12 +140,16 @@ impl VmProcess {
     /// When the registry does not know the process.
     #[must_use]
     pub fn client(&self) -> Client {
+        let client = self.try_client();
+        client.unwrap_or_else(|| panic!("no entry of process {}\n{}", self.pid(), self.messages.tail()))
+    }
+
+    /// A client of its API, once the registry knows the process.
+    pub(crate) fn try_client(&self) -> Option<Client> {
         let pid = self.pid();
-        let directory = RuntimeDir::at(&self.runtime).expect("the runtime directory is ours");
-        let entries = directory.list().expect("it can be read").entries;
-        let entry = entries.into_iter().find(|entry| entry.file.pid == pid);
-        let entry = entry.unwrap_or_else(|| panic!("no entry of process {pid}\n{}", self.messages.tail()));
-        Client::new(entry.file.api_socket)
+        let entries = RuntimeDir::at(&self.runtime).ok()?.list().ok()?.entries;
+        let entry = entries.into_iter().find(|entry| entry.file.pid == pid)?;
+        Some(Client::new(entry.file.api_socket))
     }
 
     /// What it says about itself.
@@ -125,7 +168,7 @@ impl VmProcess {
     /// When that does not happen in time.
     pub fn wait_state(&mut self, what: &str, wanted: impl Fn(&VmState) -> bool) -> VmState {
         let mut last = None;
-        let until = std::time::Instant::now() + PATIENCE;
+        let until = Instant::now() + PATIENCE;
         loop {
             let state = self.state();
             if wanted(&state) {
@@ -133,7 +176,7 @@ impl VmProcess {
             }
             last = Some(state).or(last);
             assert!(
-                std::time::Instant::now() < until,
+                Instant::now() < until,
                 "the state did not become {what}: {last:?}\n{}",
                 self.messages.tail()
             );
@@ -147,11 +190,7 @@ impl VmProcess {
         if self.exited().is_some() {
             return dead();
         }
-        let directory = RuntimeDir::at(&self.runtime).expect("the runtime directory is ours");
-        let entries = directory.list().expect("it can be read").entries;
-        let pid = self.pid();
-        let socket = entries.into_iter().find(|entry| entry.file.pid == pid).map(|e| e.file.api_socket);
-        match socket.map(|socket| Client::new(socket).info()) {
+        match self.try_client().map(|client| client.info()) {
             Some(Ok(info)) => info.state,
             // It may be on its way out.
             _ => dead(),
@@ -173,13 +212,13 @@ impl VmProcess {
     /// When it does not end in time, or a signal ended it.
     #[track_caller]
     pub fn wait_exit(&mut self) -> i32 {
-        let until = std::time::Instant::now() + PATIENCE;
+        let until = Instant::now() + PATIENCE;
         let status = loop {
             if let Some(status) = self.exited() {
                 break status;
             }
             assert!(
-                std::time::Instant::now() < until,
+                Instant::now() < until,
                 "process {} does not end\n{}\n{}\n{}",
                 self.pid(),
                 self.threads(),
@@ -188,9 +227,14 @@ impl VmProcess {
             );
             std::thread::sleep(Duration::from_millis(1));
         };
+        self.wait_end();
+        status.unwrap_or_else(|| panic!("a signal ended process {}\n{}", self.pid(), self.messages.tail()))
+    }
+
+    /// Waits until all that it said was read, once it has ended.
+    pub(crate) fn wait_end(&self) {
         self.serial.wait_end(PATIENCE);
         self.messages.wait_end(PATIENCE);
-        status.unwrap_or_else(|| panic!("a signal ended process {}\n{}", self.pid(), self.messages.tail()))
     }
 
     /// Kills it, as a power cut would, and waits until it is gone.
