@@ -7,10 +7,13 @@
 mod address;
 mod args;
 mod cancel;
+mod completions;
 mod console;
 mod demo;
 mod failure;
 mod info;
+mod logs;
+mod man;
 mod migrate;
 mod output;
 mod pause;
@@ -23,6 +26,7 @@ mod run;
 mod serial;
 mod signals;
 mod stop;
+mod top;
 mod units;
 mod usage;
 
@@ -61,5 +65,9 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Resume(args) => resume::resume(&args),
         Command::Stop(args) => stop::stop(&args),
         Command::Console(args) => console::console(&args),
+        Command::Logs(args) => logs::logs(&args),
+        Command::Top(args) => top::top(&args),
+        Command::Completions(args) => completions::completions(&args),
+        Command::Man(args) => man::man(&args),
     }
 }

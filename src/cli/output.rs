@@ -18,6 +18,23 @@ pub(crate) fn result(text: impl Display) -> Result<(), Failure> {
     }
 }
 
+/// Whether stdout still has a reader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reader {
+    There,
+    Gone,
+}
+
+/// Raw bytes on stdout, at once. A reader that has left is no failure.
+pub(crate) fn bytes(bytes: &[u8]) -> Result<Reader, Failure> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(Reader::There),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
+        Err(error) => Err(Failure::failed(format!("can't write to stdout: {error}; check where it goes"))),
+    }
+}
+
 /// A result on stdout, as one line of JSON.
 pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
     let line = serde_json::to_string(value)

@@ -10,8 +10,10 @@
 mod address;
 mod console;
 mod control;
+mod ending;
 mod exit;
 pub(crate) mod http;
+mod junit;
 mod kernel;
 mod main_loop;
 mod process;

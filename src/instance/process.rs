@@ -14,6 +14,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::console::{OutputError, Outputs};
+use super::ending::Ending;
 use super::exit::Exit;
 use super::http::{self, ApiSocket, BindError, ServeError, ServerHandle};
 use super::kernel::{KernelError, KernelFiles};
@@ -112,14 +113,15 @@ impl Process {
     }
 
     /// Waits until the VM is over, and ends the process's part in it.
-    pub(super) fn serve(self) -> Exit {
-        let exit = MainLoop::new(&self.vm, &self.events, self.watch).run();
-        self.end(exit)
+    pub(super) fn serve(self) -> Ending {
+        let ending = MainLoop::new(&self.vm, &self.events, self.watch).run();
+        self.end();
+        ending
     }
 
     /// Ends everything in order: the guest, what it said last, the target's word to a source that still
     /// asks, then the API, then the entry.
-    pub(super) fn end(self, exit: Exit) -> Exit {
+    pub(super) fn end(self) {
         let Self { vm, outputs, server, receiver, .. } = self;
         vm.forget_machine();
         outputs.finish();
@@ -134,7 +136,6 @@ impl Process {
         }
         server.shutdown(API_GRACE);
         leave(&vm, record);
-        exit
     }
 }
 
@@ -171,7 +172,7 @@ pub(super) fn say(message: &str) {
 }
 
 /// Reports why nothing could be started.
-pub(super) fn start_failed(error: &StartError) -> Exit {
+pub(super) fn start_failed(error: &dyn std::error::Error) -> Exit {
     say(&error.to_string());
     Exit::StartFailed
 }

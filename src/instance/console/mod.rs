@@ -6,5 +6,5 @@ mod outputs;
 mod ring;
 mod stdio;
 
-pub(crate) use hub::{Console, Output};
+pub(crate) use hub::{Console, Output, Part};
 pub(crate) use outputs::{OutputError, Outputs, Typist};

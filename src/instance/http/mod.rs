@@ -11,6 +11,7 @@
 mod console;
 pub(crate) mod control;
 mod extract;
+mod log;
 mod migrations;
 mod router;
 mod server;
@@ -18,6 +19,6 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use control::{ConsoleAttachment, Control};
+pub(crate) use control::{ConsoleAttachment, ConsoleLog, Control};
 pub(crate) use server::{ServeError, ServerHandle, serve};
 pub(crate) use socket::{ApiSocket, BindError};

@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 
 use super::control::Control;
 use super::extract::{BODY_BYTES_MAX, JsonBody, Refusal, blocking};
-use super::{console, migrations};
+use super::{console, log, migrations};
 
 type Vm = State<Arc<dyn Control>>;
 type InfoAnswer = Result<axum::Json<VmInfo>, Refusal>;
@@ -36,6 +36,7 @@ fn routes() -> OpenApiRouter<Arc<dyn Control>> {
         .routes(routes!(migrations::start))
         .routes(routes!(migrations::status, migrations::cancel))
         .routes(routes!(console::attach))
+        .routes(routes!(log::read))
 }
 
 /// The whole service.

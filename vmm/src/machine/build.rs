@@ -146,7 +146,8 @@ fn build(
         if let (0, Some(loaded)) = (index, shape.entry) {
             new.enter_at(loaded)?;
         }
-        vcpus.push(VcpuHandle::spawn(new, Arc::clone(&bus), Arc::clone(&gate), events.clone())?);
+        let (bus, ram, gate) = (Arc::clone(&bus), Arc::clone(&ram), Arc::clone(&gate));
+        vcpus.push(VcpuHandle::spawn(new, bus, ram, gate, events.clone())?);
     }
     let machine = Machine::new(vm, ram, dirty_log, serial, vcpus, gate, ended);
     Ok(Built { machine, tsc_khz })

@@ -4,6 +4,7 @@ use std::fmt;
 
 use kvm_ioctls::VcpuExit;
 
+use super::code::Code;
 use crate::devices::{BusOutcome, PortBus};
 use crate::saved_state::{RegistersV1, SystemRegistersV1};
 
@@ -32,6 +33,8 @@ pub struct CrashReport {
     pub reason: String,
     /// Its registers, if they could still be read.
     pub registers: Option<(RegistersV1, SystemRegistersV1)>,
+    /// The bytes around the instruction, if it is in memory.
+    pub code: Option<Code>,
 }
 
 impl fmt::Display for CrashReport {
@@ -40,7 +43,7 @@ impl fmt::Display for CrashReport {
         let Some((r, s)) = &self.registers else {
             return write!(f, "  registers could not be read");
         };
-        if r.rip == RESET_RIP && s.cr3 == 0 {
+        if were_reset(r, s) {
             writeln!(f, "  (this CPU's KVM resets a vCPU upon a triple fault: these are its reset values)")?;
         }
         writeln!(f, "  rip={:016x} rflags={:08x} rsp={:016x} rbp={:016x}", r.rip, r.rflags, r.rsp, r.rbp)?;
@@ -53,6 +56,9 @@ impl fmt::Display for CrashReport {
             "  cr0={:08x} cr2={:016x} cr3={:016x} cr4={:08x} efer={:x}",
             s.cr0, s.cr2, s.cr3, s.cr4, s.efer
         )?;
+        if let Some(code) = &self.code {
+            writeln!(f, "  code={code}")?;
+        }
         write!(
             f,
             "  cs={:04x} ss={:04x} ds={:04x} gdt={:016x}+{:x} idt={:016x}+{:x}",
@@ -61,11 +67,18 @@ impl fmt::Display for CrashReport {
     }
 }
 
+/// Whether these are the registers of a vCPU that KVM has reset: they say nothing about what went wrong.
+pub(super) fn were_reset(registers: &RegistersV1, system: &SystemRegistersV1) -> bool {
+    registers.rip == RESET_RIP && system.cr3 == 0
+}
+
 /// What the vCPU's thread does next.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum AfterExit {
     /// Back into the guest.
     Continue,
+    /// Back into the guest, once others are told that its crash kernel takes over.
+    TellCrashKernel,
     /// The guest is over.
     End(End),
 }
@@ -84,15 +97,20 @@ pub(super) enum End {
 pub(super) fn serve(exit: VcpuExit<'_>, port_access_bytes: usize, bus: &PortBus) -> AfterExit {
     match exit {
         VcpuExit::IoOut(port, data) => {
+            let mut after = AfterExit::Continue;
             for value in data.chunks(port_access_bytes) {
                 match bus.write(port, value) {
                     BusOutcome::Done => {}
                     BusOutcome::PowerOff => return AfterExit::End(End::PoweredOff),
                     BusOutcome::Reset => return AfterExit::End(End::Reset),
                     BusOutcome::DebugExit(value) => return AfterExit::End(End::DebugExit(value)),
+                    BusOutcome::Panicked => {
+                        return crash("the guest reported a panic (pvpanic)".to_owned());
+                    }
+                    BusOutcome::CrashKernel => after = AfterExit::TellCrashKernel,
                 }
             }
-            AfterExit::Continue
+            after
         }
         VcpuExit::IoIn(port, data) => {
             for value in data.chunks_mut(port_access_bytes) {

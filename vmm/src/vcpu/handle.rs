@@ -14,6 +14,7 @@ use super::state::TscAt;
 use super::thread::VcpuThread;
 use crate::devices::PortBus;
 use crate::kvm::KickSignal;
+use crate::memory::GuestRam;
 use crate::saved_state::VcpuV1;
 
 /// What a vCPU reports on its own.
@@ -21,6 +22,8 @@ use crate::saved_state::VcpuV1;
 pub enum VcpuEvent {
     /// The guest is over; this vCPU has parked, the others still run.
     Ended(GuestEnd),
+    /// The guest panicked, and its crash kernel takes over; it runs on.
+    CrashKernel,
 }
 
 pub(super) enum Command {
@@ -121,6 +124,7 @@ impl VcpuHandle {
     pub(crate) fn spawn(
         new: NewVcpu,
         bus: Arc<PortBus>,
+        ram: Arc<GuestRam>,
         gate: Arc<RunGate>,
         events: Sender<VcpuEvent>,
     ) -> Result<Self, VcpuError> {
@@ -132,6 +136,7 @@ impl VcpuHandle {
             vcpu,
             context,
             bus,
+            ram,
             gate: Arc::clone(&gate),
             shared: Arc::clone(&shared),
             events,

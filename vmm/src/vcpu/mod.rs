@@ -1,5 +1,6 @@
 //! vCPUs: a thread each, which alone owns the vCPU's file descriptor.
 
+mod code;
 mod cpuid;
 mod error;
 mod exit;
@@ -9,6 +10,7 @@ mod new;
 mod state;
 mod thread;
 
+pub use code::Code;
 pub use cpuid::{for_machine, for_vcpu};
 pub use error::VcpuError;
 pub use exit::{CrashReport, GuestEnd};

@@ -12,17 +12,20 @@ use std::sync::mpsc::{Receiver, Sender};
 
 use kvm_ioctls::VcpuFd;
 
-use super::exit::{AfterExit, CrashReport, End, GuestEnd, serve};
+use super::code;
+use super::exit::{AfterExit, CrashReport, End, GuestEnd, serve, were_reset};
 use super::handle::{Command, RunGate, Shared, VcpuEvent};
 use super::state::StateContext;
 use crate::devices::PortBus;
 use crate::kvm::RunPage;
+use crate::memory::GuestRam;
 use crate::saved_state::MsrV1;
 
 pub(super) struct VcpuThread {
     pub(super) vcpu: VcpuFd,
     pub(super) context: StateContext,
     pub(super) bus: Arc<PortBus>,
+    pub(super) ram: Arc<GuestRam>,
     pub(super) gate: Arc<RunGate>,
     pub(super) shared: Arc<Shared>,
     pub(super) events: Sender<VcpuEvent>,
@@ -82,6 +85,7 @@ impl VcpuThread {
             match self.vcpu.run() {
                 Ok(exit) => match serve(exit, page.port_access_bytes(), &self.bus) {
                     AfterExit::Continue => {}
+                    AfterExit::TellCrashKernel => self.tell_crash_kernel(),
                     AfterExit::End(end) => return Some(end),
                 },
                 Err(e) if is_transient(e) => {}
@@ -100,6 +104,7 @@ impl VcpuThread {
             match self.vcpu.run() {
                 Ok(exit) => match serve(exit, page.port_access_bytes(), &self.bus) {
                     AfterExit::Continue => {}
+                    AfterExit::TellCrashKernel => self.tell_crash_kernel(),
                     AfterExit::End(end) => return Some(end),
                 },
                 Err(e) if e.errno() == libc::EINTR => return None,
@@ -109,6 +114,11 @@ impl VcpuThread {
         }
     }
 
+    fn tell_crash_kernel(&self) {
+        // Nobody listens any more when the machine is being dropped.
+        let _ = self.events.send(VcpuEvent::CrashKernel);
+    }
+
     fn report(&self, end: End) -> GuestEnd {
         match end {
             End::PoweredOff => GuestEnd::PoweredOff,
@@ -116,11 +126,13 @@ impl VcpuThread {
             End::DebugExit(value) => GuestEnd::DebugExit(value),
             End::Crash(reason) => {
                 let registers = self.vcpu.get_regs().and_then(|r| Ok((r, self.vcpu.get_sregs()?)));
-                GuestEnd::Crashed(Box::new(CrashReport {
-                    vcpu: self.context.index,
-                    reason,
-                    registers: registers.ok().map(|(r, s)| ((&r).into(), (&s).into())),
-                }))
+                let registers = registers.ok().map(|(r, s)| ((&r).into(), (&s).into()));
+                // After a reset the guest's page tables are out of reach with the rest.
+                let code = registers
+                    .as_ref()
+                    .filter(|(r, s)| !were_reset(r, s))
+                    .and_then(|(r, s)| code::read_at(&self.vcpu, &self.ram, r, s));
+                GuestEnd::Crashed(Box::new(CrashReport { vcpu: self.context.index, reason, registers, code }))
             }
         }
     }
