@@ -16,6 +16,8 @@ use super::signals;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Between two attempts that brought nothing.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Attempts to reach a process that has just ended an answer: it may be about to end itself.
+const ATTEMPTS: u32 = 50;
 
 pub(crate) fn logs(args: &LogsArgs) -> Result<ExitCode, Failure> {
     let client = args.vm.client()?;
@@ -56,12 +58,19 @@ fn read_all(log: &mut ConsoleLog, client: &Client) -> Result<Vec<u8>, Failure> {
 
 /// Shows what comes, until the guest is gone, the reader is, or a person has had enough.
 fn follow(client: &Client, mut position: u64) -> Result<(), Failure> {
+    let mut attempts = 0;
     loop {
         let mut log = match client.console_log(position, true) {
             Ok(log) => log,
             Err(ClientError::NoSuchSocket { .. } | ClientError::Refused { .. }) => return Ok(()),
+            Err(ClientError::Io { .. }) if attempts < ATTEMPTS => {
+                attempts += 1;
+                std::thread::sleep(PAUSE);
+                continue;
+            }
             Err(error) => return Err(Failure::failed(error)),
         };
+        attempts = 0;
         let missed = log.from().saturating_sub(position);
         if missed > 0 {
             output::message(format!("{missed} bytes were overwritten before they could be read"));

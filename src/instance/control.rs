@@ -13,15 +13,13 @@ use godwit_migrate::protocol::source::Resolution;
 use tokio::sync::mpsc;
 
 use super::address::engine_address;
-use super::console::{Output, Part};
+use super::console::{self, Output, Part};
 use super::http::{ConsoleAttachment, ConsoleLog, Control};
 use super::source::Departing;
 use super::vm::{Event, Migration, Vm};
 
 /// Events that may wait for a listener.
 const EVENTS_WAITING_MAX: usize = 64;
-/// Parts of the serial output that may wait for a client, each at most as large as the ring.
-const PARTS_WAITING_MAX: usize = 2;
 /// How long a resolution may take: it asks the target once more.
 const RESOLVE_WITHIN: Duration = Duration::from_secs(15);
 /// How often a console's thread looks whether its client is still there.
@@ -217,29 +215,11 @@ impl Control for Arc<Vm> {
 
     fn console_log(&self, from: u64, follow: bool) -> Result<ConsoleLog, ApiError> {
         let Part { from, bytes, last } = self.console.part(from, Duration::ZERO);
-        if !follow || last {
-            return Ok(ConsoleLog { from, bytes, last, more: None });
-        }
-        let (sender, more) = mpsc::channel(PARTS_WAITING_MAX);
-        let mut position = from + bytes.len() as u64;
-        let console = Arc::clone(&self.console);
-        std::thread::Builder::new()
-            .name("console".to_owned())
-            .spawn(move || {
-                loop {
-                    let part = console.part(position, LOOK_EVERY);
-                    // After a gap the client asks anew, and so learns how large it is.
-                    if part.from != position || sender.is_closed() {
-                        return;
-                    }
-                    position += part.bytes.len() as u64;
-                    if !part.bytes.is_empty() && sender.blocking_send(part.bytes).is_err() || part.last {
-                        return;
-                    }
-                }
-            })
+        let more = (follow && !last)
+            .then(|| console::follow(&self.console, from + bytes.len() as u64))
+            .transpose()
             .map_err(|e| ApiError::internal(format!("cannot start a thread: {e}"), "try again"))?;
-        Ok(ConsoleLog { from, bytes, last, more: Some(more) })
+        Ok(ConsoleLog { from, bytes, last, more })
     }
 }
 

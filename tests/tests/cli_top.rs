@@ -64,7 +64,7 @@ fn the_table_has_a_row_for_each_vm() {
     let text = host.succeed(&["top", "--once", "--interval", "100ms"]);
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines.len(), 3, "{text}");
-    assert!(lines[0].starts_with("NAME") && lines[0].contains("VCPU%"), "{text}");
+    assert!(lines[0].trim_start().starts_with("NAME") && lines[0].contains("VCPU%"), "{text}");
     let words = |pid: u32| {
         lines.iter().map(|line| line.split_whitespace().collect::<Vec<_>>()).find(|w| w[2] == pid.to_string())
     };

@@ -78,8 +78,8 @@ pub(crate) struct ConsoleLog {
     pub(crate) bytes: Vec<u8>,
     /// Nothing will come after `bytes`: the guest is gone.
     pub(crate) last: bool,
-    /// What follows `bytes` without a gap, if that was asked for: closed before a gap and when the guest is
-    /// gone.
+    /// What follows `bytes` without a gap, if that was asked for: closed before a gap, after a silence, and
+    /// when the guest is gone.
     pub(crate) more: Option<mpsc::Receiver<Vec<u8>>>,
 }
 

@@ -25,8 +25,8 @@ pub(super) struct LogQuery {
     /// The position of the first byte: how many the guest wrote before it. 0 when left out.
     #[serde(default)]
     from: u64,
-    /// Whether the answer stays open for what comes. It ends when the guest is gone, and when the client
-    /// did not keep up: then it asks anew from where it is, and learns what it missed.
+    /// Whether the answer stays open for what comes. It ends when the guest is gone, after some seconds of
+    /// silence, and when the client did not keep up: it asks anew from where it is, and learns which.
     #[serde(default)]
     follow: bool,
 }
