@@ -116,8 +116,6 @@ fn renders(page: &Path) {
     }
     for (program, arguments) in there {
         let text = output_of(program, arguments);
-        // Bold is written by overstriking.
-        let plain: String = text.split("\u{8}").map(|part| &part[..]).collect::<Vec<_>>().join("\u{8}");
         for heading in ["NAME", "SYNOPSIS"] {
             let struck: String = heading.chars().map(|c| format!("{c}\u{8}{c}")).collect();
             assert!(
