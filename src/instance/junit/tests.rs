@@ -50,9 +50,7 @@ fn each_line_has_its_own_case_with_its_time() {
     let facts = facts(Exit::Done, Why::Lines(Verdict::Met), &[("up", Some(1500))], &[("bad", None)]);
     let xml = xml(&facts);
     let document = Document::parse(&xml).expect("well-formed");
-    let find = |tag: &str| {
-        document.descendants().find(|node| node.has_tag_name(tag)).expect(tag.to_owned().as_str())
-    };
+    let find = |tag: &str| document.descendants().find(|node| node.has_tag_name(tag)).expect("there");
     let names: Vec<String> = cases(&xml).into_iter().map(|(name, ..)| name).collect();
     assert_eq!(names, ["expect: up", "reject: bad"]);
     assert_eq!(find("testcase").attribute("time"), Some("1.500"));
