@@ -121,6 +121,10 @@ impl Console {
             Some(Command::Quit) => power::power_off(machine.tsc),
             Some(Command::Reset) => power::reset(machine.tsc),
             Some(Command::Crash) => ring0::crash(),
+            Some(Command::Pvpanic(value)) => {
+                serial::line(pulse, Report::Pvpanic { supported: power::panic_events().into() });
+                power::report_panic(value);
+            }
             Some(Command::Exit(value)) => {
                 power::exit(value);
                 machine.tsc.delay(100_000_000);

@@ -33,6 +33,19 @@ pub fn exit(value: u8) {
     port::write8(0xf4, value);
 }
 
+/// QEMU's pvpanic device on the ISA bus.
+const PVPANIC: u16 = 0x505;
+
+/// The events that the VMM takes: bit 0 a panic, bit 1 a crash kernel that was loaded.
+pub fn panic_events() -> u8 {
+    port::read8(PVPANIC)
+}
+
+/// Tells the VMM of such events. The guest goes on unless it is ended.
+pub fn report_panic(events: u8) {
+    port::write8(PVPANIC, events);
+}
+
 /// Says why the kernel can't go on, and ends.
 pub fn give_up(reason: impl core::fmt::Display) -> ! {
     serial::last_line(format_args!("{}error {reason}", crate::report::PREFIX));

@@ -30,6 +30,8 @@ pub enum Command<'a> {
     Crash,
     /// Writes the value to the isa-debug-exit port.
     Exit(u8),
+    /// Says what the pvpanic port supports, then writes the value to it.
+    Pvpanic(u8),
 }
 
 impl<'a> Command<'a> {
@@ -50,6 +52,7 @@ impl<'a> Command<'a> {
             "reset" => Self::Reset,
             "crash" => Self::Crash,
             "exit" => Self::Exit(units::number(words.next()?)?.try_into().ok()?),
+            "pvpanic" => Self::Pvpanic(units::number(words.next()?)?.try_into().ok()?),
             _ => return None,
         };
         words.next().is_none().then_some(command)
@@ -68,6 +71,7 @@ impl fmt::Display for Command<'_> {
             Self::Reset => f.write_str("reset"),
             Self::Crash => f.write_str("crash"),
             Self::Exit(value) => write!(f, "exit {value}"),
+            Self::Pvpanic(value) => write!(f, "pvpanic {value}"),
         }
     }
 }
@@ -88,6 +92,7 @@ mod tests {
             Command::Reset,
             Command::Crash,
             Command::Exit(255),
+            Command::Pvpanic(2),
         ] {
             assert_eq!(Command::parse(&command.to_string()), Some(command));
         }
@@ -100,7 +105,7 @@ mod tests {
 
     #[test]
     fn the_rest_is_no_command() {
-        for line in ["", "hash", "hash 1", "hash 1 2 3", "exit 256", "exit", "ping pong", "halt"] {
+        for line in ["", "hash", "hash 1", "hash 1 2 3", "exit 256", "exit", "pvpanic", "ping pong", "halt"] {
             assert_eq!(Command::parse(line), None, "{line:?}");
         }
     }

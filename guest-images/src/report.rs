@@ -63,6 +63,11 @@ pub enum Report<'a> {
     },
     /// The answer to `ping`.
     Pong,
+    /// The first answer to `pvpanic`.
+    Pvpanic {
+        /// The events that the device supports, or 0xff where there is none.
+        supported: u64,
+    },
     /// The answer to `echo`.
     Echo(&'a str),
     /// Something is wrong; at boot the kernel then ends, in answer to a command it goes on.
@@ -140,6 +145,7 @@ impl fmt::Display for Report<'_> {
             }
             Self::Hash { start, len, digest } => write!(f, "hash {start:#x} {len:#x} {digest:016x}"),
             Self::Pong => f.write_str("pong"),
+            Self::Pvpanic { supported } => write!(f, "pvpanic supported={supported:#x}"),
             Self::Echo(text) => write!(f, "echo {text}"),
             Self::Error(text) => write!(f, "error {text}"),
             Self::Exception { cpu, vector, error, rip, cr2 } => {
@@ -200,6 +206,7 @@ pub fn parse_line(line: &str) -> Option<Report<'_>> {
             cr2: fields.number("cr2")?,
         },
         "pong" => Report::Pong,
+        "pvpanic" => Report::Pvpanic { supported: fields.number("supported")? },
         "echo" => return Some(Report::Echo(rest)),
         "error" => return Some(Report::Error(rest)),
         "panic" => return Some(Report::Panic(rest)),
@@ -271,6 +278,7 @@ mod tests {
             Report::Verified { cpu: 2, pages: 100, mismatches: 1 },
             Report::Hash { start: 0x10_0000, len: 0, digest: 0xabc },
             Report::Pong,
+            Report::Pvpanic { supported: 3 },
             Report::Echo("two  words"),
             Report::Error("what: why"),
             Report::Exception { cpu: 0, vector: 14, error: 2, rip: 0x20_0000, cr2: 0xdead_beef },

@@ -61,12 +61,24 @@ pub(crate) enum Command {
     Stop(StopArgs),
     /// Attach to a VM's serial console; Ctrl-] leaves
     Console(ConsoleArgs),
+    /// Show what a VM wrote to its serial port lately
+    #[command(after_help = LOGS_HELP)]
+    Logs(LogsArgs),
+    /// Show what the VMs of this host use, live; q leaves
+    #[command(after_help = TOP_HELP)]
+    Top(TopArgs),
+    /// Write a shell's completion script to stdout
+    #[command(after_help = COMPLETIONS_HELP)]
+    Completions(CompletionsArgs),
+    /// Write the manual: its main page to stdout, or a page for each command into a directory
+    Man(ManArgs),
 }
 
 const RUN_HELP: &str = "\
 Examples:
   godwit run --kernel builtin --cmdline 'payload=dirty'
   godwit run --kernel vmlinux --initrd initrd.img --cmdline 'console=ttyS0' --cpus 2 --memory 1G --name web
+  godwit run --kernel vmlinux --expect 'all tests passed' --reject panic --timeout 30s --junit report.xml
   godwit run vm.toml --name web-2       (keys as the options without --; options given here win)
 
 Exit status: 0 powered off, stopped or handed over · 1 bad input or start failed · 2 usage
@@ -109,6 +121,28 @@ ADDRESS is guest-physical. While the guest runs, bytes are from different moment
 Examples:
   godwit memory web 0x100000 4096 | xxd | less
   godwit memory --api /run/godwit/web.42.sock 1048576 16M > piece";
+
+const LOGS_HELP: &str = "\
+The VM process holds the last 256 KiB. What is no longer held, or is overwritten before it is read, is
+said on stderr; stdout carries the guest's bytes and nothing else.
+
+Examples:
+  godwit logs web --lines 20
+  godwit logs web --follow | grep panic";
+
+const TOP_HELP: &str = "\
+CPU is in per cent of one CPU: the whole process, of that the guest's vCPUs and the VMM's own threads.
+RAM is the guest memory that exists, of what the guest has; OWN is the VMM's private memory besides.
+
+Examples:
+  godwit top
+  godwit top --once --json";
+
+const COMPLETIONS_HELP: &str = "\
+Examples:
+  godwit completions bash > ~/.local/share/bash-completion/completions/godwit
+  godwit completions zsh > \"${fpath[1]}/_godwit\"
+  godwit completions fish > ~/.config/fish/completions/godwit.fish";
 
 /// `NAME` or `--api F`: exactly one.
 #[derive(Debug, Clone, Args)]
@@ -176,6 +210,45 @@ pub(crate) struct PsArgs {
 pub(crate) struct ConsoleArgs {
     #[command(flatten)]
     pub(crate) vm: VmAddress,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    #[command(flatten)]
+    pub(crate) vm: VmAddress,
+    /// Go on with what comes, until the guest is gone
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// Begin with the last N lines [default: all that is held]
+    #[arg(long, short = 'n', value_name = "N")]
+    pub(crate) lines: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TopArgs {
+    /// Between two looks, 100ms to 1h
+    #[arg(long, value_name = "DURATION", default_value = "1s")]
+    pub(crate) interval: Span,
+    /// Look for one interval, show that and end
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// A line of JSON for each look
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// Where the pages go, as godwit.1, godwit-run.1 and so on; created if need be
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -143,10 +143,5 @@ fn carry(mut stream: std::os::unix::net::UnixStream, terminal: bool) -> Result<E
 
 /// Whether stdout still has a reader.
 fn write_out(bytes: &[u8]) -> Result<bool, Failure> {
-    let mut stdout = std::io::stdout().lock();
-    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(Failure::failed(format!("can't write to stdout: {error}; check where it goes"))),
-    }
+    Ok(output::bytes(bytes)? == output::Reader::There)
 }

@@ -7,11 +7,14 @@
 mod address;
 mod args;
 mod cancel;
+mod completions;
 mod console;
 mod demo;
 mod dirty_log;
 mod failure;
 mod info;
+mod logs;
+mod man;
 mod memory;
 mod migrate;
 mod output;
@@ -25,6 +28,7 @@ mod run;
 mod serial;
 mod signals;
 mod stop;
+mod top;
 mod units;
 mod upgrade;
 mod usage;
@@ -67,5 +71,9 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Resume(args) => resume::resume(&args),
         Command::Stop(args) => stop::stop(&args),
         Command::Console(args) => console::console(&args),
+        Command::Logs(args) => logs::logs(&args),
+        Command::Top(args) => top::top(&args),
+        Command::Completions(args) => completions::completions(&args),
+        Command::Man(args) => man::man(&args),
     }
 }

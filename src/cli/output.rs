@@ -9,17 +9,23 @@ use super::failure::Failure;
 
 /// A result on stdout. A reader that has left (`| head`) is no failure.
 pub(crate) fn result(text: impl Display) -> Result<(), Failure> {
-    bytes(format!("{text}\n").as_bytes())
+    bytes(format!("{text}\n").as_bytes()).map(|_| ())
 }
 
-/// Raw bytes on stdout.
-pub(crate) fn bytes(bytes: &[u8]) -> Result<(), Failure> {
+/// Whether stdout still has a reader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reader {
+    There,
+    Gone,
+}
+
+/// Raw bytes on stdout, at once. A reader that has left is no failure.
+pub(crate) fn bytes(bytes: &[u8]) -> Result<Reader, Failure> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::failed(format!("can't write to stdout: {error}; check where it goes")))
-        }
-        _ => Ok(()),
+        Ok(()) => Ok(Reader::There),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
+        Err(error) => Err(Failure::failed(format!("can't write to stdout: {error}; check where it goes"))),
     }
 }
 

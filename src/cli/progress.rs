@@ -67,7 +67,8 @@ impl Display {
     }
 }
 
-fn text(progress: &MigrationProgress) -> String {
+/// How far it is, in one line.
+pub(crate) fn text(progress: &MigrationProgress) -> String {
     let blackout =
         progress.predicted_blackout_us.map(|us| format!(" · blackout ≈ {}", us_text(us))).unwrap_or_default();
     let round = if progress.round > 0 { format!(" · round {}", progress.round) } else { String::new() };

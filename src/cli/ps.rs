@@ -45,10 +45,9 @@ pub(crate) fn ps(args: &PsArgs) -> Result<ExitCode, Failure> {
             skipped.why
         ));
     }
-    let mut rows = Vec::with_capacity(listing.entries.len());
-    for some in listing.entries.chunks(ASKED_AT_ONCE) {
-        rows.extend(ask_all(some));
-    }
+    let answers = ask_all(&listing.entries);
+    let rows: Vec<Row> =
+        listing.entries.iter().zip(answers).map(|(entry, answer)| row(entry, answer)).collect();
     if args.json {
         output::json(&rows)?;
     } else if rows.is_empty() {
@@ -62,7 +61,12 @@ pub(crate) fn ps(args: &PsArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn ask_all(entries: &[Entry]) -> Vec<Row> {
+/// What each of these processes says about itself, or why it does not.
+pub(super) fn ask_all(entries: &[Entry]) -> Vec<Result<VmInfo, String>> {
+    entries.chunks(ASKED_AT_ONCE).flat_map(ask_at_once).collect()
+}
+
+fn ask_at_once(entries: &[Entry]) -> Vec<Result<VmInfo, String>> {
     std::thread::scope(|scope| {
         let asked: Vec<_> = entries
             .iter()
@@ -81,17 +85,20 @@ fn ask_all(entries: &[Entry]) -> Vec<Row> {
                 None => Err("its process is gone".into()),
                 Some(thread) => thread.join().unwrap_or_else(|_| Err("asking it failed".into())),
             };
-            row(entry, answer)
+            // Another process may answer on a socket that was taken over: then it is not this entry's VM.
+            answer.and_then(|info: VmInfo| {
+                if info.pid == entry.file.pid {
+                    Ok(info)
+                } else {
+                    Err("another process has its socket".into())
+                }
+            })
         });
         answered.collect()
     })
 }
 
 fn row(entry: &Entry, answer: Result<VmInfo, String>) -> Row {
-    // Another process may answer on a socket that was taken over: then it is not this entry's VM.
-    let answer = answer.and_then(|info| {
-        if info.pid == entry.file.pid { Ok(info) } else { Err("another process has its socket".into()) }
-    });
     let file = &entry.file;
     match answer {
         Ok(info) => Row {

@@ -54,6 +54,8 @@ pub(crate) struct RunConfig {
     pub(crate) reject: Vec<String>,
     /// How long `expect` and `reject` are watched for.
     pub(crate) timeout: Option<Duration>,
+    /// Where a JUnit report of this run goes.
+    pub(crate) junit: Option<PathBuf>,
 }
 
 /// What boots.
@@ -128,6 +130,9 @@ pub(crate) struct RunOptions {
     /// How long to watch for --expect and --reject
     #[arg(long, value_name = "DURATION", help_heading = "Tests")]
     timeout: Option<Span>,
+    /// Write a JUnit XML report of this run when it ends: a test case for each --expect and --reject
+    #[arg(long, value_name = "FILE", help_heading = "Tests")]
+    junit: Option<PathBuf>,
 }
 
 pub(crate) fn run(args: Box<RunArgs>) -> Result<ExitCode, Failure> {
@@ -234,6 +239,7 @@ impl RunOptions {
             expect: list(self.expect, file.expect),
             reject: list(self.reject, file.reject),
             timeout: self.timeout.or(file.timeout),
+            junit: self.junit.or(file.junit),
         }
     }
 
@@ -269,6 +275,7 @@ impl RunOptions {
             expect: self.expect,
             reject: self.reject,
             timeout: self.timeout.map(|Span(timeout)| timeout),
+            junit: self.junit,
         })
     }
 }

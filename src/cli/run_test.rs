@@ -32,13 +32,14 @@ fn the_defaults_are_the_contracts() {
 #[test]
 fn a_file_says_the_same_as_options_and_options_win() {
     let file = file(
-        "kernel = 'builtin'\ncpus = 4\nmemory = '2G'\non-reset = 'exit'\nserial = 'none'\nexpect = ['ok']\ntimeout = '10s'\nname = 'web'\n",
+        "kernel = 'builtin'\ncpus = 4\nmemory = '2G'\non-reset = 'exit'\nserial = 'none'\nexpect = ['ok']\ntimeout = '10s'\nname = 'web'\njunit = 'r.xml'\n",
     );
     let path = file.path().to_str().expect("path");
     let config = configured(&[path, "--name", "db", "--cpus", "2"]).expect("valid");
     assert_eq!(config.name.expect("name").as_str(), "db");
     assert_eq!((config.cpus, config.memory_bytes), (2, 2 << 30));
     assert_eq!((config.serial, config.on_reset), (Serial::None, OnReset::Exit));
+    assert_eq!(config.junit.as_deref(), Some(Path::new("r.xml")));
     assert_eq!((config.expect, config.timeout), (vec!["ok".to_owned()], Some(Duration::from_secs(10))));
 }
 

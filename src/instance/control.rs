@@ -14,8 +14,8 @@ use godwit_migrate::protocol::source::Resolution;
 use tokio::sync::mpsc;
 
 use super::address::engine_address;
-use super::console::Output;
-use super::http::{ConsoleAttachment, Control};
+use super::console::{self, Output, Part};
+use super::http::{ConsoleAttachment, ConsoleLog, Control};
 use super::source::Departing;
 use super::succession::Successor;
 use super::vm::{Event, Migration, Vm};
@@ -248,6 +248,15 @@ impl Control for Arc<Vm> {
             .map_err(|e| ApiError::internal(format!("cannot start a thread: {e}"), "try again"))?;
         let typist = self.typist();
         Ok(ConsoleAttachment { replay, output, input: Box::new(move |bytes| _ = typist(bytes)) })
+    }
+
+    fn console_log(&self, from: u64, follow: bool) -> Result<ConsoleLog, ApiError> {
+        let Part { from, bytes, last } = self.console.part(from, Duration::ZERO);
+        let more = (follow && !last)
+            .then(|| console::follow(&self.console, from + bytes.len() as u64))
+            .transpose()
+            .map_err(|e| ApiError::internal(format!("cannot start a thread: {e}"), "try again"))?;
+        Ok(ConsoleLog { from, bytes, last, more })
     }
 }
 

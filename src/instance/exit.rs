@@ -25,7 +25,8 @@ pub(crate) enum Exit {
 }
 
 impl Exit {
-    fn status(self) -> u8 {
+    /// As a number.
+    pub(crate) fn status(self) -> u8 {
         match self {
             Self::Done => 0,
             Self::StartFailed => 1,

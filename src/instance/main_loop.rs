@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use godwit_api::VmState;
 use godwit_vmm::machine::MachineConfig;
 use godwit_vmm::saved_state::{MachineDescriptionV1, OnResetV1};
-use godwit_vmm::vcpu::{CrashReport, GuestEnd};
+use godwit_vmm::vcpu::{CrashReport, GuestEnd, VcpuRegisters};
 
+use super::ending::{Ending, Why, of_guest};
 use super::exit::Exit;
 use super::inspect::shown;
 use super::kernel::{BUILTIN, KernelFiles};
@@ -46,40 +47,65 @@ pub(super) struct MainLoop<'p> {
     watch: Watch,
     /// How the process will end once it is known whose the guest is.
     leaving: Option<Exit>,
+    /// What asked for that, or for the end before it.
+    why: Why,
+    crash: Option<String>,
 }
 
 impl<'p> MainLoop<'p> {
     pub(super) fn new(vm: &'p Arc<Vm>, events: &'p Receiver<Event>, watch: Watch) -> Self {
-        Self { vm, events, watch, leaving: None }
+        let why = Why::Failed("nothing is left that could tell of the guest".to_owned());
+        Self { vm, events, watch, leaving: None, why, crash: None }
     }
 
     /// Waits until the process has to end.
-    pub(super) fn run(mut self) -> Exit {
+    pub(super) fn run(mut self) -> Ending {
         for event in self.events {
             if let Some(exit) = self.take(event) {
-                return exit;
+                return Ending { exit, why: self.why, crash: self.crash };
             }
         }
-        Exit::VmmFailed
+        Ending { exit: Exit::VmmFailed, why: self.why, crash: self.crash }
     }
 
     fn take(&mut self, event: Event) -> Option<Exit> {
         match event {
-            Event::GuestEnded { generation, .. } if generation != self.vm.status().generation => None,
+            Event::GuestEnded { generation, .. } | Event::CrashKernel { generation }
+                if generation != self.vm.status().generation =>
+            {
+                None
+            }
             Event::GuestEnded { end, .. } => {
+                self.why = Why::Guest(of_guest(&end));
                 let exit = self.guest_ended(end)?;
                 let exit = self.after_last_lines(exit);
                 self.leave(exit, Cause::Guest)
             }
-            Event::Stop { force: true } => Some(Exit::Done),
-            Event::Stop { force: false } => self.leave(Exit::Done, Cause::Outside),
+            Event::CrashKernel { .. } => {
+                say("the guest reported a panic (pvpanic), and its crash kernel takes over");
+                None
+            }
+            Event::Stop { force: true } => {
+                self.why = Why::Asked("`godwit stop --force`");
+                Some(Exit::Done)
+            }
+            Event::Stop { force: false } => {
+                self.why = Why::Asked("`godwit stop`");
+                self.leave(Exit::Done, Cause::Outside)
+            }
             Event::Signal if self.is_unconfirmed() => {
                 say("the guest is handed over, unconfirmed, and this may be the only copy: decide with \
                      `godwit resolve`, or throw this copy away with `godwit stop --force`");
                 None
             }
-            Event::Signal => self.leave(Exit::Done, Cause::Outside),
-            Event::Watched(verdict) => self.leave(on_verdict(verdict, Exit::Done), Cause::Outside),
+            Event::Signal => {
+                self.why = Why::Asked("a signal");
+                self.leave(Exit::Done, Cause::Outside)
+            }
+            Event::Watched(verdict) => {
+                self.why = Why::Lines(verdict.clone());
+                self.leave(on_verdict(verdict, Exit::Done), Cause::Outside)
+            }
             Event::HandedOver { to } => {
                 let name = self.vm.status().registration.file().name.clone();
                 match self.vm.status().successor.as_ref().map(Successor::pid) {
@@ -89,7 +115,11 @@ impl<'p> MainLoop<'p> {
                     None => say(&format!("{name} was handed over to {to}")),
                 }
                 // What its lines have shown stays shown.
-                Some(self.leaving.take().filter(|exit| *exit == Exit::Expectation).unwrap_or(Exit::Done))
+                let shown = self.leaving.take().filter(|exit| *exit == Exit::Expectation);
+                if shown.is_none() {
+                    self.why = Why::HandedOver { to };
+                }
+                Some(shown.unwrap_or(Exit::Done))
             }
             Event::MigrationEnded => self.leaving.take(),
             Event::Unconfirmed => {
@@ -102,6 +132,7 @@ impl<'p> MainLoop<'p> {
             }
             Event::ReceiverEnded { error: Some(what) } | Event::VmmFailed { what } => {
                 say(&what);
+                self.why = Why::Failed(what);
                 Some(Exit::VmmFailed)
             }
             // It can come only when this loop has ended.
@@ -164,7 +195,7 @@ impl<'p> MainLoop<'p> {
         exit
     }
 
-    fn guest_ended(&self, end: GuestEnd) -> Option<Exit> {
+    fn guest_ended(&mut self, end: GuestEnd) -> Option<Exit> {
         match end {
             GuestEnd::PoweredOff => Some(Exit::Done),
             GuestEnd::DebugExit(value) => Some(Exit::DebugExit(value)),
@@ -172,7 +203,9 @@ impl<'p> MainLoop<'p> {
                 // Before the state says that there is nothing to look at any more.
                 let registers = self.registers_after(&report);
                 self.vm.enter(VmState::Crashed { reason: report.reason.clone() });
-                say(&format!("the guest crashed: vCPU {}: {}\n{registers}", report.vcpu, report.reason));
+                let crash = crash_text(&report, &registers);
+                say(&format!("the guest crashed: {crash}"));
+                self.crash = Some(crash);
                 Some(Exit::Crashed)
             }
             GuestEnd::Reset => {
@@ -230,6 +263,18 @@ impl<'p> MainLoop<'p> {
             }
         }
     }
+}
+
+/// A crash, for a person: what happened, the code where it did, and registers.
+fn crash_text(report: &CrashReport, registers: &str) -> String {
+    let mut text = format!("vCPU {}: {}\n", report.vcpu, report.reason);
+    if report.registers.as_ref().is_some_and(VcpuRegisters::were_reset) {
+        text += "  (this CPU's KVM resets a vCPU upon a triple fault: its registers are those of a reset)\n";
+    }
+    if let Some(code) = &report.code {
+        text += &format!("  code={code}\n");
+    }
+    text + registers
 }
 
 /// The exit status that a verdict makes of `otherwise`.

@@ -10,9 +10,11 @@
 mod address;
 mod console;
 mod control;
+mod ending;
 mod exit;
 pub(crate) mod http;
 mod inspect;
+mod junit;
 mod kernel;
 mod main_loop;
 mod process;

@@ -15,6 +15,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::console::{Opening, OutputError, Outputs};
+use super::ending::Ending;
 use super::exit::Exit;
 use super::http::{self, ApiSocket, BindError, ServeError, ServerHandle};
 use super::kernel::{KernelError, KernelFiles};
@@ -165,14 +166,18 @@ impl Process {
     }
 
     /// Waits until the VM is over, and ends the process's part in it.
-    pub(super) fn serve(self) -> Exit {
-        let exit = MainLoop::new(&self.vm, &self.events, self.watch).run();
-        self.end(exit)
+    pub(super) fn serve(self) -> Ending {
+        let mut ending = MainLoop::new(&self.vm, &self.events, self.watch).run();
+        if let Some(exit) = self.end() {
+            ending.exit = exit;
+        }
+        ending
     }
 
     /// Ends everything in order: the guest, what it said last, the target's word to a source that still
-    /// asks, then the API, then the entry.
-    pub(super) fn end(self, exit: Exit) -> Exit {
+    /// asks, then the API, then the entry. If the guest went on in a successor, waits until it is over
+    /// there, and gives back how.
+    pub(super) fn end(self) -> Option<Exit> {
         let Self { vm, outputs, server, receiver, events, .. } = self;
         let successor = vm.change(|status| status.successor.take());
         let successor_pid = successor.as_ref().map(Successor::pid);
@@ -202,9 +207,9 @@ impl Process {
         match successor_pid.filter(|_| handed_over && !vm.launch().succeeds) {
             Some(pid) => {
                 let name = vm.status().registration.file().name.clone();
-                stand_by(&name, pid, &events, vm.events.clone())
+                Some(stand_by(&name, pid, &events, vm.events.clone()))
             }
-            None => exit,
+            None => None,
         }
     }
 }
@@ -242,7 +247,7 @@ pub(super) fn say(message: &str) {
 }
 
 /// Reports why nothing could be started.
-pub(super) fn start_failed(error: &StartError) -> Exit {
+pub(super) fn start_failed(error: &dyn std::error::Error) -> Exit {
     say(&error.to_string());
     Exit::StartFailed
 }

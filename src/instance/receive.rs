@@ -17,7 +17,7 @@ const NO_EPOCH: u64 = 0;
 /// Waits for a VM and runs it until it is over.
 pub(crate) fn receive(config: ReceiveConfig) -> Exit {
     match start(config) {
-        Ok(process) => process.serve(),
+        Ok(process) => process.serve().exit,
         Err(error) => start_failed(&error),
     }
 }

@@ -32,6 +32,8 @@ const FIRST_ENTRY_WITHIN: Duration = Duration::from_secs(1);
 pub(crate) enum Event {
     /// The guest of this generation ended by itself.
     GuestEnded { generation: u64, end: GuestEnd },
+    /// The guest of this generation panicked, and its crash kernel takes over.
+    CrashKernel { generation: u64 },
     /// A person or program asks for the end; by force also of a guest that may be the only copy.
     Stop { force: bool },
     /// A signal asks for the end.
@@ -238,8 +240,15 @@ impl Vm {
     fn forward_end(&self, generation: u64, ends: Receiver<VcpuEvent>) {
         let events = self.events.clone();
         let spawned = std::thread::Builder::new().name("guest-end".to_owned()).spawn(move || {
-            if let Ok(VcpuEvent::Ended(end)) = ends.recv() {
-                let _ = events.send(Event::GuestEnded { generation, end });
+            for event in ends {
+                let ended = matches!(event, VcpuEvent::Ended(_));
+                let event = match event {
+                    VcpuEvent::Ended(end) => Event::GuestEnded { generation, end },
+                    VcpuEvent::CrashKernel => Event::CrashKernel { generation },
+                };
+                if events.send(event).is_err() || ended {
+                    return;
+                }
             }
         });
         if let Err(error) = spawned {

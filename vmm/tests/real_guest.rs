@@ -90,13 +90,16 @@ fn ends_are_told_apart() {
         ("reset\n", Some(GuestEnd::Reset)),
         ("exit 7\n", Some(GuestEnd::DebugExit(7))),
         ("crash\n", None),
+        ("pvpanic 1\n", None),
     ] {
         let (mut machine, console) = boot(1, 16 << 20, "payload=idle");
         let events = machine.take_events().unwrap();
         let running = machine.resume().unwrap();
         console.wait("greeting", |text| text.contains("up cpus="));
         assert_eq!(running.machine().serial().input(input.as_bytes()), input.len());
-        let VcpuEvent::Ended(end) = events.recv_timeout(Duration::from_secs(20)).unwrap();
+        let VcpuEvent::Ended(end) = events.recv_timeout(Duration::from_secs(20)).unwrap() else {
+            panic!("an end was expected after {input:?}");
+        };
         match (expected, end) {
             (Some(expected), end) => assert_eq!(end, expected, "after {input:?}"),
             (None, GuestEnd::Crashed(report)) => assert!(report.registers.is_some()),

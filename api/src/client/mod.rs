@@ -6,6 +6,7 @@
 mod connection;
 mod console;
 mod error;
+mod log;
 mod migration;
 
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ use connection::Connection;
 
 pub use console::ConsoleStream;
 pub use error::ClientError;
+pub use log::{CONSOLE_FROM_HEADER, CONSOLE_LAST_HEADER, ConsoleLog, LogPolled};
 pub use migration::{EventStream, Polled};
 
 /// The protocol's name in the console's `Upgrade` header.
@@ -172,6 +174,15 @@ impl Client {
         } else {
             Err(self.malformed(format!("{} bytes instead of {length}", bytes.len())))
         }
+    }
+
+    /// `GET /v1/vm/console/log`: serial output from position `from` on, as far as it is still held, and
+    /// with `follow` what comes after it.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn console_log(&self, from: u64, follow: bool) -> Result<ConsoleLog, ClientError> {
+        ConsoleLog::open(self, from, follow)
     }
 
     /// `GET` of any path.

@@ -56,6 +56,17 @@ pub(crate) enum Output {
     End,
 }
 
+/// A part of the output, for those who count positions themselves.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    /// Where it begins: later than what was asked for, if that has been overwritten.
+    pub(crate) from: u64,
+    /// What follows.
+    pub(crate) bytes: Vec<u8>,
+    /// Nothing comes after it: the guest is gone.
+    pub(crate) last: bool,
+}
+
 impl Console {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
@@ -82,6 +93,26 @@ impl Console {
     pub(crate) fn reader(self: &Arc<Self>) -> Reader {
         let number = self.lock().add_reader(0);
         Reader { console: Arc::clone(self), number }
+    }
+
+    /// All that is still there from `position` on, waiting for something up to `within`. What has been
+    /// overwritten is no reader's loss: whoever asks sees where the part begins.
+    pub(crate) fn part(&self, position: u64, within: Duration) -> Part {
+        let (state, _) = self
+            .changed
+            .wait_timeout_while(self.lock(), within, |state| {
+                state.ring.end() <= position && state.phase == Phase::Open
+            })
+            .unwrap_or_else(PoisonError::into_inner);
+        let piece = state.ring.read(position, RING_BYTES);
+        let from = piece.next - piece.bytes.len() as u64;
+        Part { from, bytes: piece.bytes, last: state.phase == Phase::Closed }
+    }
+
+    /// At most `max` bytes of the end of the output, and how many came before them.
+    pub(crate) fn tail(&self, max: usize) -> (Vec<u8>, u64) {
+        let part = self.part(self.written().saturating_sub(max as u64), Duration::ZERO);
+        (part.bytes, part.from)
     }
 
     /// Bytes that readers lost because they did not keep up.
@@ -200,6 +231,24 @@ mod tests {
         assert_eq!(console.dropped_bytes(), 1000, "before the reader comes back, too");
         assert!(matches!(reader.read(Duration::ZERO), Output::Bytes(_)));
         assert_eq!(console.dropped_bytes(), 1000);
+    }
+
+    #[test]
+    fn a_part_says_where_it_begins_and_whether_more_can_come() {
+        let console = Console::new();
+        print(&console, b"abc");
+        let part = |from, bytes: &[u8], last| Part { from, bytes: bytes.to_vec(), last };
+        assert_eq!(console.part(1, Duration::MAX / 4), part(1, b"bc", false));
+        assert_eq!(console.part(3, Duration::ZERO), part(3, b"", false));
+        assert_eq!(console.part(99, Duration::ZERO), part(3, b"", false), "a position that is not there yet");
+        print(&console, &[b'x'; RING_BYTES]);
+        assert_eq!(console.part(0, Duration::ZERO), part(3, &[b'x'; RING_BYTES], false));
+        console.close();
+        assert_eq!(
+            console.part(3 + RING_BYTES as u64, Duration::MAX / 4),
+            part(3 + RING_BYTES as u64, b"", true)
+        );
+        assert_eq!(console.dropped_bytes(), 0, "nobody was attached");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::control::{ConsoleAttachment, ConsoleInput, Control};
 use super::extract::{Refusal, blocking};
@@ -54,13 +54,7 @@ pub(super) async fn attach(
             format!("send `Connection: Upgrade` and `Upgrade: {CONSOLE_PROTOCOL}`, or use `godwit console`"),
         )));
     };
-    let permit = CONSOLES.clone().try_acquire_owned().map_err(|_| {
-        Refusal(ApiError::new(
-            ErrorCode::Busy,
-            format!("{CONSOLES_MAX} consoles are attached already"),
-            "leave one of them with Ctrl-]",
-        ))
-    })?;
+    let permit = permit()?;
     let attachment = blocking(move || control.console()).await??;
     tokio::spawn(async move {
         let _permit = permit;
@@ -73,6 +67,17 @@ pub(super) async fn attach(
         [(header::CONNECTION, "Upgrade"), (header::UPGRADE, CONSOLE_PROTOCOL)],
     )
         .into_response())
+}
+
+/// The right to be attached for a while, to write or only to read.
+pub(super) fn permit() -> Result<OwnedSemaphorePermit, Refusal> {
+    CONSOLES.clone().try_acquire_owned().map_err(|_| {
+        Refusal(ApiError::new(
+            ErrorCode::Busy,
+            format!("{CONSOLES_MAX} consoles are attached already"),
+            "leave one of them with Ctrl-], or end a `godwit logs --follow`",
+        ))
+    })
 }
 
 async fn carry(upgraded: Upgraded, attachment: ConsoleAttachment) {

@@ -83,6 +83,26 @@ pub(crate) trait Control: Send + Sync + 'static {
     /// # Errors
     /// When the VM has no console that can be attached to.
     fn console(&self) -> Result<ConsoleAttachment, ApiError>;
+
+    /// What is still there of the serial output from position `from` on, and with `follow` what comes.
+    ///
+    /// # Errors
+    /// When it can't be followed.
+    fn console_log(&self, from: u64, follow: bool) -> Result<ConsoleLog, ApiError>;
+}
+
+/// What the guest wrote, from a position on.
+#[derive(Debug)]
+pub(crate) struct ConsoleLog {
+    /// Where `bytes` begin: later than what was asked for, if that has been overwritten.
+    pub(crate) from: u64,
+    /// What is there.
+    pub(crate) bytes: Vec<u8>,
+    /// Nothing will come after `bytes`: the guest is gone.
+    pub(crate) last: bool,
+    /// What follows `bytes` without a gap, if that was asked for: closed before a gap, after a silence, and
+    /// when the guest is gone.
+    pub(crate) more: Option<mpsc::Receiver<Vec<u8>>>,
 }
 
 /// Types bytes into the guest.

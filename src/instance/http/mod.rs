@@ -12,6 +12,7 @@ mod console;
 pub(crate) mod control;
 mod extract;
 mod inspect;
+mod log;
 mod migrations;
 mod router;
 mod server;
@@ -19,6 +20,6 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use control::{ConsoleAttachment, Control};
+pub(crate) use control::{ConsoleAttachment, ConsoleLog, Control};
 pub(crate) use server::{ServeError, ServerHandle, serve};
 pub(crate) use socket::{ApiSocket, BindError};

@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 
 use super::control::Control;
 use super::extract::{BODY_BYTES_MAX, JsonBody, Refusal, blocking};
-use super::{console, inspect, migrations};
+use super::{console, inspect, log, migrations};
 
 type Vm = State<Arc<dyn Control>>;
 type InfoAnswer = Result<axum::Json<VmInfo>, Refusal>;
@@ -39,6 +39,7 @@ fn routes() -> OpenApiRouter<Arc<dyn Control>> {
         .routes(routes!(inspect::memory))
         .routes(routes!(inspect::registers))
         .routes(routes!(console::attach))
+        .routes(routes!(log::read))
 }
 
 /// The whole service.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use godwit_api::client::{Client, ClientError, Polled};
+use godwit_api::client::{Client, ClientError, LogPolled, Polled};
 use godwit_api::{
     ApiError, ErrorCode, GuestRange, MigrateRequest, MigrationEvent, MigrationMode, MigrationOutcome,
     MigrationPhase, MigrationProgress, MigrationResult, MigrationStatus, ResolveHow, UpgradeRequest,
@@ -16,7 +16,7 @@ use godwit_api::{
 };
 use tokio::sync::mpsc;
 
-use super::{ApiSocket, BindError, ConsoleAttachment, Control, ServerHandle, serve};
+use super::{ApiSocket, BindError, ConsoleAttachment, ConsoleLog, Control, ServerHandle, serve};
 
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -134,6 +134,14 @@ impl Control for FakeVm {
             output,
             input: Box::new(move |bytes| typed.lock().expect("lock").extend_from_slice(bytes)),
         })
+    }
+    fn console_log(&self, from: u64, follow: bool) -> Result<ConsoleLog, ApiError> {
+        let more = follow.then(|| {
+            let (sender, more) = mpsc::channel(4);
+            *self.console.lock().expect("lock") = Some(sender);
+            more
+        });
+        Ok(ConsoleLog { from: from.max(3), bytes: b"\xff\0old".to_vec(), last: !follow, more })
     }
 }
 
@@ -467,4 +475,29 @@ fn a_live_socket_is_respected_a_stale_one_replaced() {
     assert!(matches!(ApiSocket::bind(&long), Err(BindError::PathTooLong { .. })));
     let nowhere = served.directory.path().join("no/such/dir.sock");
     assert!(matches!(ApiSocket::bind(&nowhere), Err(BindError::Io { .. })));
+}
+
+#[test]
+fn the_log_carries_raw_bytes_with_their_position() {
+    let served = served();
+    let wait = Duration::from_secs(20);
+    let mut log = served.client.console_log(0, false).expect("answers");
+    assert_eq!((log.from(), log.is_last()), (3, true));
+    assert_eq!(log.poll(wait).expect("reads"), LogPolled::Bytes(b"\xff\0old".to_vec()));
+    assert_eq!(log.poll(wait).expect("reads"), LogPolled::Ended);
+
+    let mut log = served.client.console_log(9, true).expect("answers");
+    assert_eq!((log.from(), log.is_last()), (9, false));
+    assert_eq!(log.poll(wait).expect("reads"), LogPolled::Bytes(b"\xff\0old".to_vec()));
+    assert_eq!(log.poll(Duration::from_millis(1)).expect("reads"), LogPolled::Waiting);
+    let feeder = served.vm.console.lock().expect("lock").take().expect("followed");
+    feeder.blocking_send(b"new".to_vec()).expect("followed");
+    assert_eq!(log.poll(wait).expect("reads"), LogPolled::Bytes(b"new".to_vec()));
+    drop(feeder);
+    assert_eq!(log.poll(wait).expect("reads"), LogPolled::Ended);
+
+    match served.client.get::<()>("/v1/vm/console/log?from=soon") {
+        Err(ClientError::Api(error)) => assert_eq!(error.code, ErrorCode::BadRequest),
+        other => panic!("{other:?}"),
+    }
 }

@@ -2,6 +2,7 @@
 //! writes, as on a real bus.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::power;
 use super::serial::{COM1, SerialPort};
@@ -17,19 +18,25 @@ pub enum BusOutcome {
     Reset,
     /// The guest ended with this value.
     DebugExit(u32),
+    /// The guest says that it panicked, and does nothing more about it.
+    Panicked,
+    /// The guest says that it panicked, and that its crash kernel takes over. Heard once: a guest that
+    /// repeats it must not keep anyone busy.
+    CrashKernel,
 }
 
 /// The port bus of one machine.
 #[derive(Debug)]
 pub struct PortBus {
     serial: Arc<SerialPort>,
+    crash_kernel_heard: AtomicBool,
 }
 
 impl PortBus {
     /// A bus with this serial port as COM1.
     #[must_use]
     pub fn new(serial: Arc<SerialPort>) -> Self {
-        Self { serial }
+        Self { serial, crash_kernel_heard: AtomicBool::new(false) }
     }
 
     /// One write access of 1, 2 or 4 bytes.
@@ -42,7 +49,12 @@ impl PortBus {
             }
             return BusOutcome::Done;
         }
-        power::write(port, data).unwrap_or(BusOutcome::Done)
+        match power::write(port, data) {
+            Some(BusOutcome::CrashKernel) if self.crash_kernel_heard.swap(true, Ordering::Relaxed) => {
+                BusOutcome::Done
+            }
+            outcome => outcome.unwrap_or(BusOutcome::Done),
+        }
     }
 
     /// One read access of 1, 2 or 4 bytes.

@@ -16,7 +16,7 @@ use crate::devices::{COM1_IRQ, ConsoleSink, PortBus, SerialPort};
 use crate::kvm::{self, Capabilities, DirtyLog, DirtyLogChoice, KvmError};
 use crate::memory::{GuestRam, RamLayout};
 use crate::saved_state::{CpuidEntryV1, MachineDescriptionV1};
-use crate::vcpu::{self, NewVcpu, RunGate, VcpuHandle};
+use crate::vcpu::{self, NewVcpu, RunGate, Surroundings, VcpuHandle};
 
 /// Where Intel's KVM keeps its TSS and identity map; see `boot::registers`.
 const IDENTITY_MAP_ADDRESS: u64 = boot::KVM_PRIVATE_START;
@@ -150,8 +150,13 @@ fn build(
             new.enter_at(loaded)?;
         }
         dirty_log.add_vcpu(new.fd())?;
-        let (bus, log) = (Arc::clone(&bus), Arc::clone(&dirty_log));
-        vcpus.push(VcpuHandle::spawn(new, bus, log, Arc::clone(&gate), events.clone())?);
+        let surroundings = Surroundings {
+            bus: Arc::clone(&bus),
+            ram: Arc::clone(&ram),
+            dirty_log: Arc::clone(&dirty_log),
+            gate: Arc::clone(&gate),
+        };
+        vcpus.push(VcpuHandle::spawn(new, surroundings, events.clone())?);
     }
     let machine = Machine::new(vm, ram, dirty_log, serial, vcpus, gate, ended);
     Ok(Built { machine, tsc_khz })

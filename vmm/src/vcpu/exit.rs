@@ -2,8 +2,12 @@
 
 use kvm_ioctls::VcpuExit;
 
+use super::code::Code;
 use super::registers::VcpuRegisters;
 use crate::devices::{BusOutcome, PortBus};
+
+/// The instruction pointer of a vCPU after its reset.
+const RESET_RIP: u64 = 0xfff0;
 
 /// How a guest ended. Each is told apart, because a script reacts differently to each.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +31,17 @@ pub struct CrashReport {
     pub reason: String,
     /// Its registers, if they could still be read.
     pub registers: Option<VcpuRegisters>,
+    /// The bytes around the instruction, if it is in memory.
+    pub code: Option<Code>,
+}
+
+impl VcpuRegisters {
+    /// Whether these are the registers of a vCPU that KVM has reset, as some do upon a triple fault: they
+    /// say nothing about what went wrong.
+    #[must_use]
+    pub fn were_reset(&self) -> bool {
+        self.general.rip == RESET_RIP && self.system.cr3 == 0
+    }
 }
 
 /// What the vCPU's thread does next.
@@ -36,6 +51,8 @@ pub(super) enum AfterExit {
     Continue,
     /// Back into the guest once the dirty rings are emptied.
     EmptyDirtyRing,
+    /// Back into the guest, once others are told that its crash kernel takes over.
+    TellCrashKernel,
     /// The guest is over.
     End(End),
 }
@@ -54,15 +71,20 @@ pub(super) enum End {
 pub(super) fn serve(exit: VcpuExit<'_>, port_access_bytes: usize, bus: &PortBus) -> AfterExit {
     match exit {
         VcpuExit::IoOut(port, data) => {
+            let mut after = AfterExit::Continue;
             for value in data.chunks(port_access_bytes) {
                 match bus.write(port, value) {
                     BusOutcome::Done => {}
                     BusOutcome::PowerOff => return AfterExit::End(End::PoweredOff),
                     BusOutcome::Reset => return AfterExit::End(End::Reset),
                     BusOutcome::DebugExit(value) => return AfterExit::End(End::DebugExit(value)),
+                    BusOutcome::Panicked => {
+                        return crash("the guest reported a panic (pvpanic)".to_owned());
+                    }
+                    BusOutcome::CrashKernel => after = AfterExit::TellCrashKernel,
                 }
             }
-            AfterExit::Continue
+            after
         }
         VcpuExit::IoIn(port, data) => {
             for value in data.chunks_mut(port_access_bytes) {

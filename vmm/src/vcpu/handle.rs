@@ -15,6 +15,7 @@ use super::state::TscAt;
 use super::thread::VcpuThread;
 use crate::devices::PortBus;
 use crate::kvm::{DirtyLog, KickSignal};
+use crate::memory::GuestRam;
 use crate::saved_state::VcpuV1;
 
 /// What a vCPU reports on its own.
@@ -22,6 +23,8 @@ use crate::saved_state::VcpuV1;
 pub enum VcpuEvent {
     /// The guest is over; this vCPU has parked, the others still run.
     Ended(GuestEnd),
+    /// The guest panicked, and its crash kernel takes over; it runs on.
+    CrashKernel,
 }
 
 pub(super) enum Command {
@@ -110,6 +113,15 @@ pub(super) struct Shared {
     pub(super) park_requested: AtomicBool,
 }
 
+/// What a vCPU shares with the rest of its machine.
+#[derive(Debug)]
+pub(crate) struct Surroundings {
+    pub(crate) bus: Arc<PortBus>,
+    pub(crate) ram: Arc<GuestRam>,
+    pub(crate) dirty_log: Arc<DirtyLog>,
+    pub(crate) gate: Arc<RunGate>,
+}
+
 /// One vCPU, parked until it is told to run. Dropping it ends its thread.
 #[derive(Debug)]
 pub struct VcpuHandle {
@@ -123,25 +135,16 @@ pub struct VcpuHandle {
 impl VcpuHandle {
     pub(crate) fn spawn(
         new: NewVcpu,
-        bus: Arc<PortBus>,
-        dirty_log: Arc<DirtyLog>,
-        gate: Arc<RunGate>,
+        around: Surroundings,
         events: Sender<VcpuEvent>,
     ) -> Result<Self, VcpuError> {
         let NewVcpu { vcpu, context } = new;
         let index = context.index;
+        let gate = Arc::clone(&around.gate);
         let shared = Arc::new(Shared::default());
         let (commands, receiver) = mpsc::channel();
-        let thread = VcpuThread {
-            vcpu,
-            context,
-            bus,
-            dirty_log,
-            gate: Arc::clone(&gate),
-            shared: Arc::clone(&shared),
-            events,
-            restored: Vec::new(),
-        };
+        let thread =
+            VcpuThread { vcpu, context, around, shared: Arc::clone(&shared), events, restored: Vec::new() };
         let thread = std::thread::Builder::new()
             .name(format!("vcpu{index}"))
             .spawn(move || thread.serve(&receiver))

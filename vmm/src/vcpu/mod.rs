@@ -1,5 +1,6 @@
 //! vCPUs: a thread each, which alone owns the vCPU's file descriptor.
 
+mod code;
 mod cpuid;
 mod error;
 mod exit;
@@ -10,10 +11,12 @@ mod registers;
 mod state;
 mod thread;
 
+pub use code::Code;
 pub use cpuid::{for_machine, for_vcpu};
 pub use error::VcpuError;
 pub use exit::{CrashReport, GuestEnd};
 pub use features::check_features;
+pub(crate) use handle::Surroundings;
 pub use handle::{RunGate, VcpuEvent, VcpuHandle};
 pub(crate) use new::NewVcpu;
 pub use registers::VcpuRegisters;

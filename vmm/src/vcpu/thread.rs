@@ -12,20 +12,18 @@ use std::sync::mpsc::{Receiver, Sender};
 
 use kvm_ioctls::VcpuFd;
 
+use super::code;
 use super::error::VcpuError;
 use super::exit::{AfterExit, CrashReport, End, GuestEnd, serve};
-use super::handle::{Command, RunGate, Shared, VcpuEvent};
+use super::handle::{Command, Shared, Surroundings, VcpuEvent};
 use super::state::StateContext;
-use crate::devices::PortBus;
-use crate::kvm::{DirtyLog, KvmError, RunPage};
+use crate::kvm::{KvmError, RunPage};
 use crate::saved_state::MsrV1;
 
 pub(super) struct VcpuThread {
     pub(super) vcpu: VcpuFd,
     pub(super) context: StateContext,
-    pub(super) bus: Arc<PortBus>,
-    pub(super) dirty_log: Arc<DirtyLog>,
-    pub(super) gate: Arc<RunGate>,
+    pub(super) around: Surroundings,
     pub(super) shared: Arc<Shared>,
     pub(super) events: Sender<VcpuEvent>,
     /// Restored MSRs, of which some are written only when the guest is let go.
@@ -48,12 +46,12 @@ impl VcpuThread {
                     if let Some(end) = end {
                         // Before the gate: who has paused the machine must know that nothing is left
                         // to move.
-                        self.gate.note_end();
+                        self.around.gate.note_end();
                         let end = self.report(end);
                         // Nobody listens any more when the machine is being dropped.
                         let _ = self.events.send(VcpuEvent::Ended(end));
                     }
-                    self.gate.leave();
+                    self.around.gate.leave();
                 }
                 Command::Save { host_tsc, reply } => {
                     let _ = reply.send(self.context.save(&self.vcpu, host_tsc));
@@ -94,19 +92,20 @@ impl VcpuThread {
         // Clear before looking at the request: a kick after this line sets it again, a kick before it
         // has set the request already. See `kvm::run_page`.
         page.immediate_exit().store(0, Ordering::SeqCst);
-        self.gate.note_entry();
+        self.around.gate.note_entry();
         loop {
             if self.shared.park_requested.load(Ordering::SeqCst) {
                 return self.finish_pending_io(page);
             }
             match self.vcpu.run() {
-                Ok(exit) => match serve(exit, page.port_access_bytes(), &self.bus) {
+                Ok(exit) => match serve(exit, page.port_access_bytes(), &self.around.bus) {
                     AfterExit::Continue => {}
                     AfterExit::EmptyDirtyRing => {
-                        if let Err(error) = self.dirty_log.empty_rings() {
+                        if let Err(error) = self.around.dirty_log.empty_rings() {
                             return Some(End::Crash(error.to_string()));
                         }
                     }
+                    AfterExit::TellCrashKernel => self.tell_crash_kernel(),
                     AfterExit::End(end) => return Some(end),
                 },
                 Err(e) if is_transient(e) => {}
@@ -123,10 +122,11 @@ impl VcpuThread {
         loop {
             page.immediate_exit().store(1, Ordering::SeqCst);
             match self.vcpu.run() {
-                Ok(exit) => match serve(exit, page.port_access_bytes(), &self.bus) {
+                Ok(exit) => match serve(exit, page.port_access_bytes(), &self.around.bus) {
                     AfterExit::Continue => {}
                     // Nothing of the guest was executed, and whoever parks it will empty the rings.
                     AfterExit::EmptyDirtyRing => return None,
+                    AfterExit::TellCrashKernel => self.tell_crash_kernel(),
                     AfterExit::End(end) => return Some(end),
                 },
                 Err(e) if e.errno() == libc::EINTR => return None,
@@ -136,16 +136,25 @@ impl VcpuThread {
         }
     }
 
+    fn tell_crash_kernel(&self) {
+        // Nobody listens any more when the machine is being dropped.
+        let _ = self.events.send(VcpuEvent::CrashKernel);
+    }
+
     fn report(&self, end: End) -> GuestEnd {
         match end {
             End::PoweredOff => GuestEnd::PoweredOff,
             End::Reset => GuestEnd::Reset,
             End::DebugExit(value) => GuestEnd::DebugExit(value),
-            End::Crash(reason) => GuestEnd::Crashed(Box::new(CrashReport {
-                vcpu: self.context.index,
-                reason,
-                registers: self.context.registers(&self.vcpu).ok(),
-            })),
+            End::Crash(reason) => {
+                let registers = self.context.registers(&self.vcpu).ok();
+                // After a reset the guest's page tables are out of reach with the rest.
+                let code = registers
+                    .as_ref()
+                    .filter(|registers| !registers.were_reset())
+                    .and_then(|r| code::read_at(&self.vcpu, &self.around.ram, &r.general, &r.system));
+                GuestEnd::Crashed(Box::new(CrashReport { vcpu: self.context.index, reason, registers, code }))
+            }
         }
     }
 }
