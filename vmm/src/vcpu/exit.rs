@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use kvm_bindings::kvm_debug_exit_arch;
 use kvm_ioctls::VcpuExit;
 
 use crate::devices::{BusOutcome, PortBus};
@@ -62,12 +63,14 @@ impl fmt::Display for CrashReport {
 }
 
 /// What the vCPU's thread does next.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum AfterExit {
     /// Back into the guest.
     Continue,
     /// The guest is over.
     End(End),
+    /// Something that a debugger watches for, or that looks like it.
+    Debug(kvm_debug_exit_arch),
 }
 
 /// Why it is over, before registers are added.
@@ -108,6 +111,7 @@ pub(super) fn serve(exit: VcpuExit<'_>, port_access_bytes: usize, bus: &PortBus)
         VcpuExit::MmioWrite(..) | VcpuExit::Intr | VcpuExit::IoapicEoi(_) | VcpuExit::Hlt => {
             AfterExit::Continue
         }
+        VcpuExit::Debug(exit) => AfterExit::Debug(exit),
         // In KVM's API this is a triple fault (or SEV's counterpart), never a clean shutdown.
         VcpuExit::Shutdown => crash("triple fault: the guest could not handle an exception".to_owned()),
         VcpuExit::SystemEvent(kvm_bindings::KVM_SYSTEM_EVENT_SHUTDOWN, _) => AfterExit::End(End::PoweredOff),

@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::debug::{DebugCommand, DebugState};
 use super::error::VcpuError;
 use super::exit::GuestEnd;
 use super::new::NewVcpu;
@@ -28,6 +29,7 @@ pub(super) enum Command {
     Save { host_tsc: u64, reply: Sender<Result<VcpuV1, VcpuError>> },
     Restore { saved: Box<VcpuV1>, clock: TscAt, reply: Sender<Result<(), VcpuError>> },
     TellGuestItWasPaused,
+    Debug(DebugCommand),
 }
 
 /// Counts the vCPUs that are in the guest (or on their way in or out).
@@ -136,6 +138,7 @@ impl VcpuHandle {
             shared: Arc::clone(&shared),
             events,
             restored: Vec::new(),
+            debug: DebugState::default(),
         };
         let thread = std::thread::Builder::new()
             .name(format!("vcpu{index}"))
@@ -181,6 +184,13 @@ impl VcpuHandle {
     /// Before it runs again, tells the guest that it was paused, so that its watchdogs keep calm.
     pub(crate) fn tell_guest_it_was_paused(&self) -> Result<(), VcpuError> {
         self.send(Command::TellGuestItWasPaused)
+    }
+
+    /// Asks the parked vCPU for something, and waits for its answer.
+    pub(super) fn ask<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Result<T, VcpuError> {
+        let (reply, answer) = mpsc::channel();
+        self.send(command(reply))?;
+        answer.recv().map_err(|_| self.gone())
     }
 
     /// The error for a thread that does not answer any more.

@@ -1,6 +1,7 @@
 //! vCPUs: a thread each, which alone owns the vCPU's file descriptor.
 
 mod cpuid;
+pub mod debug;
 mod error;
 mod exit;
 mod features;

@@ -45,11 +45,11 @@ pub(super) struct StateContext {
 }
 
 impl StateContext {
-    fn kvm(&self, source: KvmError) -> VcpuError {
+    pub(super) fn kvm(&self, source: KvmError) -> VcpuError {
         VcpuError::Kvm { index: self.index, source }
     }
 
-    fn ioctl(&self, call: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> VcpuError {
+    pub(super) fn ioctl(&self, call: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> VcpuError {
         let index = self.index;
         move |e| VcpuError::Kvm { index, source: KvmError::ioctl(call)(e) }
     }

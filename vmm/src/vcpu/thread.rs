@@ -1,9 +1,9 @@
 //! The thread of one vCPU.
 //!
 //! ```text
-//!            Run                      park requested / guest ended
+//!            Run                park requested / guest ended / debugger's stop
 //!  parked ─────────▶ in the guest ─────────────────────────────────▶ parked
-//!    │ Save, Restore                        (I/O in flight is finished first)
+//!    │ Save, Restore, Debug                 (I/O in flight is finished first)
 //! ```
 
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use std::sync::mpsc::{Receiver, Sender};
 
 use kvm_ioctls::VcpuFd;
 
+use super::debug::DebugState;
 use super::exit::{AfterExit, CrashReport, End, GuestEnd, serve};
 use super::handle::{Command, RunGate, Shared, VcpuEvent};
 use super::state::StateContext;
@@ -28,6 +29,7 @@ pub(super) struct VcpuThread {
     pub(super) events: Sender<VcpuEvent>,
     /// Restored MSRs, of which some are written only when the guest is let go.
     pub(super) restored: Vec<MsrV1>,
+    pub(super) debug: DebugState,
 }
 
 impl VcpuThread {
@@ -65,6 +67,7 @@ impl VcpuThread {
                     // EINVAL means that the guest does not use kvmclock and has no such watchdog.
                     let _ = self.vcpu.kvmclock_ctrl();
                 }
+                Command::Debug(command) => self.debug.serve(&self.vcpu, &self.context, command),
             }
         }
         self.shared.kick.disarm();
@@ -83,6 +86,11 @@ impl VcpuThread {
                 Ok(exit) => match serve(exit, page.port_access_bytes(), &self.bus) {
                     AfterExit::Continue => {}
                     AfterExit::End(end) => return Some(end),
+                    AfterExit::Debug(exit) => {
+                        if self.debug.exit(&self.vcpu, &self.context, &exit).is_some() {
+                            return None;
+                        }
+                    }
                 },
                 Err(e) if is_transient(e) => {}
                 Err(e) => return Some(End::Crash(format!("KVM_RUN failed: {e}"))),
@@ -101,6 +109,11 @@ impl VcpuThread {
                 Ok(exit) => match serve(exit, page.port_access_bytes(), &self.bus) {
                     AfterExit::Continue => {}
                     AfterExit::End(end) => return Some(end),
+                    AfterExit::Debug(exit) => {
+                        if self.debug.exit(&self.vcpu, &self.context, &exit).is_some() {
+                            return None;
+                        }
+                    }
                 },
                 Err(e) if e.errno() == libc::EINTR => return None,
                 Err(e) if is_transient(e) => {}
