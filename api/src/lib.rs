@@ -14,7 +14,7 @@ pub mod registry;
 pub mod types;
 
 pub use types::{
-    ApiError, ErrorCode, InvalidInput, MigrateRequest, MigrationEvent, MigrationMode, MigrationOutcome,
-    MigrationPhase, MigrationProgress, MigrationResult, MigrationStatus, ResolveHow, ResolveRequest,
-    StopRequest, TargetAddress, VersionInfo, VmInfo, VmName, VmState, ms_from_us,
+    ApiError, DebuggerInfo, ErrorCode, InvalidInput, MigrateRequest, MigrationEvent, MigrationMode,
+    MigrationOutcome, MigrationPhase, MigrationProgress, MigrationResult, MigrationStatus, ResolveHow,
+    ResolveRequest, StopRequest, TargetAddress, VersionInfo, VmInfo, VmName, VmState, ms_from_us,
 };

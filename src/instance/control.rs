@@ -67,6 +67,7 @@ impl Control for Arc<Vm> {
         let (listener, events) = mpsc::channel(EVENTS_WAITING_MAX);
         // Held until the migration is entered below, so that nothing pauses the guest in between.
         let slot = self.slot();
+        self.refuse_while_debugged("migrated")?;
         let guest =
             Departing::new(self, &slot, request.target.clone(), request.mode, listener).ok_or_else(|| {
                 ApiError::wrong_state(

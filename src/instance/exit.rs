@@ -23,7 +23,7 @@ pub(crate) enum Exit {
 }
 
 impl Exit {
-    fn status(self) -> u8 {
+    pub(super) fn status(self) -> u8 {
         match self {
             Self::Done => 0,
             Self::StartFailed => 1,

@@ -11,6 +11,7 @@ mod address;
 mod console;
 mod control;
 mod exit;
+mod gdb;
 pub(crate) mod http;
 mod kernel;
 mod main_loop;

@@ -15,6 +15,7 @@ use signal_hook::iterator::Signals;
 
 use super::console::{OutputError, Outputs};
 use super::exit::Exit;
+use super::gdb::{PortError, Server};
 use super::http::{self, ApiSocket, BindError, ServeError, ServerHandle};
 use super::kernel::{KernelError, KernelFiles};
 use super::main_loop::{MainLoop, Watch};
@@ -42,6 +43,8 @@ pub(crate) enum StartError {
     #[error(transparent)]
     Machine(#[from] godwit_vmm::machine::MachineError),
     #[error(transparent)]
+    Debugger(#[from] PortError),
+    #[error(transparent)]
     Receiver(#[from] godwit_migrate::engine::ReceiverError),
     #[error("cannot start: {0}")]
     System(#[from] std::io::Error),
@@ -65,6 +68,7 @@ pub(super) struct Process {
     pub(super) vm: Arc<Vm>,
     pub(super) watch: Watch,
     pub(super) receiver: Option<JoinHandle<()>>,
+    pub(super) debugger: Option<Server>,
     events: Receiver<Event>,
     server: ServerHandle,
     outputs: Outputs,
@@ -102,7 +106,7 @@ impl Process {
         })();
         match begun {
             Ok((outputs, server)) => {
-                Ok(Self { vm, watch: Watch::Off, receiver: None, events, server, outputs })
+                Ok(Self { vm, watch: Watch::Off, receiver: None, debugger: None, events, server, outputs })
             }
             Err(error) => {
                 leave(&vm, Record::Remove);
@@ -117,10 +121,13 @@ impl Process {
         self.end(exit)
     }
 
-    /// Ends everything in order: the guest, what it said last, the target's word to a source that still
+    /// Ends everything in order: a debugger, the guest, what it said last, the target's word to a source that still
     /// asks, then the API, then the entry.
     pub(super) fn end(self, exit: Exit) -> Exit {
-        let Self { vm, outputs, server, receiver, .. } = self;
+        let Self { vm, outputs, server, receiver, debugger, .. } = self;
+        if let Some(debugger) = debugger {
+            debugger.finish(exit);
+        }
         vm.forget_machine();
         outputs.finish();
         let record = if told_the_source(&vm) { Record::Remove } else { Record::Leave };
@@ -156,12 +163,15 @@ enum Record {
     Leave,
 }
 
-/// Builds a machine, boots a kernel in it and lets it run.
+/// Builds a machine, boots a kernel in it and lets it run, or a debugger have it.
 pub(super) fn boot(vm: &Arc<Vm>, config: &MachineConfig, files: &KernelFiles) -> Result<(), StartError> {
     let mut machine = PausedMachine::boot(config, &files.image())?;
     vm.adopt(&mut machine);
-    vm.run_machine(machine).map_err(StartError::Other)?;
-    Ok(())
+    let to_be_debugged = vm.status().debugger.is_some();
+    if to_be_debugged && !machine.can_be_debugged() {
+        return Err(PortError::NotPossible.into());
+    }
+    vm.start_machine(machine).map_err(StartError::Other)
 }
 
 /// Says something to the person who started this process; standard output is the guest's. Nobody may be

@@ -8,6 +8,7 @@ use godwit_vmm::machine::MachineConfig;
 use godwit_vmm::saved_state::OnResetV1;
 
 use super::exit::Exit;
+use super::gdb;
 use super::kernel::{BUILTIN, KernelFiles};
 use super::main_loop::Watch;
 use super::process::{Beginning, Process, StartError, boot, start_failed};
@@ -59,13 +60,18 @@ fn start(config: RunConfig) -> Result<Process, StartError> {
             let watcher = Watcher::new(config.expect, config.reject);
             watch::start(watcher, config.timeout, &process.vm.console, process.vm.events.clone())?;
         }
-        boot(&process.vm, &machine, &files)
+        let debugger = config.gdb.map(|address| gdb::Waiting::bind(&process.vm, &address)).transpose()?;
+        boot(&process.vm, &machine, &files)?;
+        Ok(debugger.map(|debugger| debugger.serve(&process.vm)).transpose()?)
     })();
     if watched {
         process.watch = Watch::On;
     }
     match started {
-        Ok(()) => Ok(process),
+        Ok(debugger) => {
+            process.debugger = debugger;
+            Ok(process)
+        }
         Err(error) => {
             process.end(Exit::StartFailed);
             Err(error)

@@ -6,11 +6,11 @@
 
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use godwit_api::registry::Registration;
-use godwit_api::{ApiError, MigrationStatus, VmInfo, VmState};
+use godwit_api::{ApiError, DebuggerInfo, MigrationStatus, VmInfo, VmState};
 use godwit_migrate::engine::{ReceiverRemote, SourceRemote};
 use godwit_vmm::devices::SerialPort;
 use godwit_vmm::machine::{PausedMachine, RunningMachine};
@@ -18,6 +18,7 @@ use godwit_vmm::saved_state::MachineDescriptionV1;
 use godwit_vmm::vcpu::{GuestEnd, VcpuEvent};
 
 use super::console::{Console, Typist};
+use super::gdb::Mailbox;
 use super::watch::Verdict;
 
 /// How long a vCPU's thread is waited for, to learn when it ran; it runs all the same.
@@ -78,6 +79,7 @@ pub(crate) struct Status {
     pub(crate) migration: Option<Migration>,
     pub(crate) listen: Option<String>,
     pub(crate) receiver: Option<ReceiverRemote>,
+    pub(crate) debugger: Option<DebuggerInfo>,
     pub(crate) detail: Option<String>,
 }
 
@@ -96,6 +98,8 @@ pub(crate) struct Vm {
     changed: Condvar,
     pub(crate) console: Arc<Console>,
     pub(crate) events: Sender<Event>,
+    /// Where the debugger hears of the guest, if there can be one.
+    debugger: OnceLock<Arc<Mailbox>>,
     api_socket: PathBuf,
     started: Instant,
 }
@@ -121,11 +125,13 @@ impl Vm {
                 migration: None,
                 listen: None,
                 receiver: None,
+                debugger: None,
                 detail: None,
             }),
             changed: Condvar::new(),
             console: Console::new(),
             events,
+            debugger: OnceLock::new(),
             started: Instant::now(),
         })
     }
@@ -187,6 +193,7 @@ impl Vm {
             api_socket: self.api_socket.clone(),
             listen: status.listen.clone(),
             migration: status.migration.as_ref().map(|m| m.status.clone()),
+            debugger: status.debugger.clone(),
             detail: status.detail.clone(),
         }
     }
@@ -224,6 +231,32 @@ impl Vm {
             status.serial = None;
             status.description = None;
         });
+    }
+
+    /// From now on a debugger may come; the guest waits for it at its entry.
+    pub(crate) fn offer_to_debugger(&self, mailbox: Arc<Mailbox>, info: DebuggerInfo) {
+        let _once = self.debugger.set(mailbox);
+        self.change(|status| status.debugger = Some(info));
+    }
+
+    /// Lets a machine run that was just booted, unless a debugger is to do that: the one that is attached,
+    /// or the first one, which is waited for.
+    pub(crate) fn start_machine(&self, machine: PausedMachine) -> Result<(), String> {
+        let mut slot = self.slot();
+        let (debugger, first) = {
+            let status = self.status();
+            (status.debugger.clone(), status.generation == 1)
+        };
+        if let Some(debugger) = debugger.filter(|debugger| debugger.attached || first) {
+            *slot = Slot::Paused(machine);
+            self.enter(VmState::Paused);
+            if let Some(mailbox) = self.debugger.get().filter(|_| debugger.attached) {
+                mailbox.rebooted();
+            }
+            return Ok(());
+        }
+        drop(slot);
+        self.run_machine(machine).map(|_entered| ())
     }
 
     /// Lets the machine run (on), and says when its first vCPU executed.
@@ -272,6 +305,7 @@ impl Vm {
     pub(crate) fn pause(&self) -> Result<(), ApiError> {
         let mut slot = self.slot();
         self.refuse_while_moving("paused")?;
+        self.refuse_while_debugged("paused")?;
         match std::mem::replace(&mut *slot, Slot::Empty) {
             Slot::Running(running) => {
                 *slot = Slot::Paused(running.pause());
@@ -290,6 +324,7 @@ impl Vm {
     pub(crate) fn resume(&self) -> Result<(), ApiError> {
         let mut slot = self.slot();
         self.refuse_while_moving("resumed")?;
+        self.refuse_while_debugged("resumed")?;
         match std::mem::replace(&mut *slot, Slot::Empty) {
             Slot::Paused(paused) if paused.guest_has_ended() => {
                 *slot = Slot::Paused(paused);
@@ -335,6 +370,17 @@ impl Vm {
             return Err(ApiError::wrong_state(
                 format!("the guest cannot be {what}: it is {}", status.state),
                 "see `godwit ps`",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Refuses what only a debugger decides while one is attached.
+    pub(crate) fn refuse_while_debugged(&self, what: &str) -> Result<(), ApiError> {
+        if self.status().debugger.as_ref().is_some_and(|debugger| debugger.attached) {
+            return Err(ApiError::wrong_state(
+                format!("a debugger is attached, so the guest cannot be {what}"),
+                "detach it first (in gdb: detach)",
             ));
         }
         Ok(())

@@ -17,4 +17,4 @@ pub use migration::{
     MigrationResult, MigrationStatus, ms_from_us,
 };
 pub use name::{NameError, VmName};
-pub use vm::{ResolveHow, ResolveRequest, StopRequest, VersionInfo, VmInfo, VmState};
+pub use vm::{DebuggerInfo, ResolveHow, ResolveRequest, StopRequest, VersionInfo, VmInfo, VmState};
