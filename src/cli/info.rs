@@ -44,7 +44,8 @@ fn text(info: &VmInfo) -> String {
     lines.extend(info.listen.clone().map(|listen| ("listens on", listen)));
     lines.extend(info.debugger.as_ref().map(|debugger| {
         let what = if debugger.attached { "is attached at" } else { "can attach at" };
-        ("debugger", format!("{what} {}", debugger.address))
+        let missing = debugger.missing.as_ref().map(|missing| format!(" (without {missing})"));
+        ("debugger", format!("{what} {}{}", debugger.address, missing.unwrap_or_default()))
     }));
     lines.push(("api", info.api_socket.display().to_string()));
     if info.console_dropped_bytes > 0 {

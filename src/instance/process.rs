@@ -15,7 +15,7 @@ use signal_hook::iterator::Signals;
 
 use super::console::{OutputError, Outputs};
 use super::exit::Exit;
-use super::gdb::{PortError, Server};
+use super::gdb::{DebuggerError, Server};
 use super::http::{self, ApiSocket, BindError, ServeError, ServerHandle};
 use super::kernel::{KernelError, KernelFiles};
 use super::main_loop::{MainLoop, Watch};
@@ -43,7 +43,7 @@ pub(crate) enum StartError {
     #[error(transparent)]
     Machine(#[from] godwit_vmm::machine::MachineError),
     #[error(transparent)]
-    Debugger(#[from] PortError),
+    Debugger(#[from] DebuggerError),
     #[error(transparent)]
     Receiver(#[from] godwit_migrate::engine::ReceiverError),
     #[error("cannot start: {0}")]
@@ -167,10 +167,6 @@ enum Record {
 pub(super) fn boot(vm: &Arc<Vm>, config: &MachineConfig, files: &KernelFiles) -> Result<(), StartError> {
     let mut machine = PausedMachine::boot(config, &files.image())?;
     vm.adopt(&mut machine);
-    let to_be_debugged = vm.status().debugger.is_some();
-    if to_be_debugged && !machine.can_be_debugged() {
-        return Err(PortError::NotPossible.into());
-    }
     vm.start_machine(machine).map_err(StartError::Other)
 }
 

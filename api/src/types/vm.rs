@@ -151,6 +151,8 @@ pub struct DebuggerInfo {
     pub address: String,
     /// Whether one is attached. It alone decides then whether the guest runs.
     pub attached: bool,
+    /// What this host's KVM cannot do for a debugger.
+    pub missing: Option<String>,
 }
 
 /// Asks the VM to stop.

@@ -117,8 +117,18 @@ fn offset(start: u64, linear: u64) -> Option<usize> {
 /// What a point is for gdb. A watchpoint that is wider than a point takes several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Owner {
-    Break { address: u64 },
-    Watch { address: u64, bytes: u64, kind: WatchKind },
+    Break {
+        address: u64,
+    },
+    /// A breakpoint that gdb wants in memory.
+    Memory {
+        address: u64,
+    },
+    Watch {
+        address: u64,
+        bytes: u64,
+        kind: WatchKind,
+    },
 }
 
 /// The CPU's points.
@@ -139,6 +149,7 @@ impl Points {
     pub(super) fn reason(&self, index: usize, tid: Tid) -> MultiThreadStopReason<u64> {
         match self.0.get(index).copied().flatten() {
             Some((Owner::Break { .. }, _)) => MultiThreadStopReason::HwBreak(tid),
+            Some((Owner::Memory { .. }, _)) => MultiThreadStopReason::SwBreak(tid),
             Some((Owner::Watch { kind, .. }, point)) => {
                 MultiThreadStopReason::Watch { tid, kind, addr: point.address() }
             }
@@ -173,7 +184,9 @@ impl Points {
 /// The points that cover what gdb wants, `None` if more than all are needed.
 fn points_for(owner: Owner) -> Option<Vec<DebugPoint>> {
     let (mut address, bytes, kind) = match owner {
-        Owner::Break { address } => return Some(vec![DebugPoint::new(PointKind::Execute, address, 1)?]),
+        Owner::Break { address } | Owner::Memory { address } => {
+            return Some(vec![DebugPoint::new(PointKind::Execute, address, 1)?]);
+        }
         Owner::Watch { address, bytes, kind: WatchKind::Write } => (address, bytes, PointKind::Write),
         // The CPU cannot watch reads alone; gdb tells them apart by the value.
         Owner::Watch { address, bytes, kind: WatchKind::Read | WatchKind::ReadWrite } => {
@@ -219,6 +232,10 @@ fn physical(machine: &PausedMachine, current: u32, linear: u64) -> Option<u64> {
 
 impl SwBreakpoint for Guest {
     fn add_sw_breakpoint(&mut self, address: u64, _kind: usize) -> TargetResult<bool, Self> {
+        // Where an `int3` would reach the guest, a breakpoint of the CPU's does no harm.
+        if !self.support.breakpoint.everywhere() {
+            return Ok(self.points.add(Owner::Memory { address }));
+        }
         let mut patches = std::mem::take(&mut self.patches);
         let added = self
             .with_machine(|machine| {
@@ -231,6 +248,7 @@ impl SwBreakpoint for Guest {
     }
 
     fn remove_sw_breakpoint(&mut self, address: u64, _kind: usize) -> TargetResult<bool, Self> {
+        self.points.remove(Owner::Memory { address });
         let ram = self.with_machine(|machine| Arc::clone(machine.machine().ram()));
         let ram = ram.ok_or(TargetError::Errno(NOT_THERE))?;
         self.patches.remove(address, &ram);
@@ -252,7 +270,7 @@ impl HwBreakpoint for Guest {
 
 impl HwWatchpoint for Guest {
     fn add_hw_watchpoint(&mut self, address: u64, bytes: u64, kind: WatchKind) -> TargetResult<bool, Self> {
-        Ok(self.points.add(Owner::Watch { address, bytes, kind }))
+        Ok(self.support.watch.anywhere() && self.points.add(Owner::Watch { address, bytes, kind }))
     }
 
     fn remove_hw_watchpoint(

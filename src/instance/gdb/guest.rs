@@ -12,7 +12,7 @@ use gdbstub::target::ext::base::multithread::{MultiThreadBase, MultiThreadResume
 use gdbstub::target::ext::breakpoints::BreakpointsOps;
 use gdbstub::target::ext::thread_extra_info::{ThreadExtraInfo, ThreadExtraInfoOps};
 use gdbstub::target::{Target, TargetError, TargetResult};
-use godwit_vmm::machine::PausedMachine;
+use godwit_vmm::machine::{DebugSupport, PausedMachine};
 use godwit_vmm::vcpu::debug::{DebugRegisters, DebugStop, VcpuDebug};
 
 use super::arch::{Amd64, Amd64Registers};
@@ -33,6 +33,7 @@ const IMPOSSIBLE: u8 = 22;
 pub(super) struct Guest {
     pub(super) vm: Arc<Vm>,
     pub(super) mailbox: Arc<Mailbox>,
+    pub(super) support: DebugSupport,
     pub(super) patches: Patches,
     pub(super) points: Points,
     pub(super) plan: Plan,
@@ -45,12 +46,13 @@ pub(super) struct Guest {
 }
 
 impl Guest {
-    pub(super) fn new(vm: Arc<Vm>, mailbox: Arc<Mailbox>, before: Before) -> Self {
+    pub(super) fn new(vm: Arc<Vm>, mailbox: Arc<Mailbox>, support: DebugSupport, before: Before) -> Self {
         // What happened before is nothing to this debugger.
         let _ = mailbox.take_stops();
         Self {
             vm,
             mailbox,
+            support,
             patches: Patches::default(),
             points: Points::default(),
             plan: Plan::default(),

@@ -15,6 +15,8 @@ use crate::instance::exit::Exit;
 pub(super) enum Note {
     /// A vCPU stopped at something that the debugger watches for.
     Stopped { vcpu: u32, stop: DebugStop },
+    /// A vCPU was to be stepped where this host cannot, and nothing runs.
+    CannotStep { vcpu: u32 },
     /// The guest has reset itself and stands at its kernel's entry again, in fresh memory.
     Rebooted,
     /// The VM is over.
@@ -70,7 +72,7 @@ impl Mailbox {
                 stops.push((*vcpu, *stop));
                 false
             }
-            Note::Rebooted | Note::Over(_) => true,
+            Note::CannotStep { .. } | Note::Rebooted | Note::Over(_) => true,
         });
         stops
     }

@@ -24,5 +24,4 @@ mod server;
 mod session;
 
 pub(crate) use mailbox::Mailbox;
-pub(crate) use port::PortError;
-pub(crate) use server::{Server, Waiting};
+pub(crate) use server::{DebuggerError, Server, Waiting};

@@ -12,22 +12,6 @@ use godwit_api::TargetAddress;
 /// A gdb that does not read is given up after this, so that nothing waits for it for ever.
 const WRITE_WITHIN: Duration = Duration::from_secs(2);
 
-/// Why gdb cannot be listened for.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum PortError {
-    /// The address cannot be had.
-    #[error(
-        "cannot wait for gdb on {address}: {source}; give --gdb another address, or tcp:127.0.0.1:0 for a free port"
-    )]
-    Bind { address: String, source: io::Error },
-    /// This host cannot debug.
-    #[error("this host's KVM cannot debug guests (it lacks KVM_CAP_SET_GUEST_DEBUG); leave --gdb out")]
-    NotPossible,
-    /// No thread or file descriptor.
-    #[error("cannot wait for gdb: {0}")]
-    System(#[from] io::Error),
-}
-
 /// Listens for gdb.
 #[derive(Debug)]
 pub(super) enum Port {
@@ -36,18 +20,15 @@ pub(super) enum Port {
 }
 
 impl Port {
-    pub(super) fn bind(address: &TargetAddress) -> Result<Self, PortError> {
-        let failed = |source| PortError::Bind { address: address.to_string(), source };
+    pub(super) fn bind(address: &TargetAddress) -> io::Result<Self> {
         let port = match address {
-            TargetAddress::Tcp { host, port } => {
-                Self::Tcp(TcpListener::bind((host.as_str(), *port)).map_err(failed)?)
-            }
+            TargetAddress::Tcp { host, port } => Self::Tcp(TcpListener::bind((host.as_str(), *port))?),
             TargetAddress::Unix { path } => {
-                let path = std::path::absolute(path).map_err(failed)?;
-                Self::Unix(UnixListener::bind(&path).map_err(failed)?, path)
+                let path = std::path::absolute(path)?;
+                Self::Unix(UnixListener::bind(&path)?, path)
             }
         };
-        port.set_nonblocking().map_err(failed)?;
+        port.set_nonblocking()?;
         Ok(port)
     }
 

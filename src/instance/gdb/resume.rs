@@ -10,7 +10,7 @@ use gdbstub::target::ext::base::multithread::{
     MultiThreadSingleStepOps,
 };
 use godwit_api::VmState;
-use godwit_vmm::machine::{MachineError, PausedMachine, RunningMachine};
+use godwit_vmm::machine::{MachineError, PausedMachine, Rings, RunningMachine};
 use godwit_vmm::vcpu::debug::{DebugControls, DebugSink, DebugStop, Watched};
 
 use super::attach::After;
@@ -73,6 +73,21 @@ impl Guest {
         Some(Note::Stopped { vcpu, stop })
     }
 
+    /// The first vCPU that is to be stepped and stands where this host cannot: its step would reach the guest
+    /// as an exception.
+    fn cannot_step(&self) -> Option<u32> {
+        let Rings { kernel, user } = self.support.step;
+        if kernel && user {
+            return None;
+        }
+        self.with_machine(|machine| {
+            self.plan.steps.iter().copied().find(|index| {
+                let registers = machine.vcpu_debug(*index).and_then(|vcpu| vcpu.registers().ok());
+                registers.is_some_and(|registers| !if registers.system.ss.dpl == 3 { user } else { kernel })
+            })
+        })?
+    }
+
     fn go(&self, paused: PausedMachine) -> Result<RunningMachine, MachineError> {
         let breakpoints = self.patches.physical();
         for index in 0..paused.description().vcpus {
@@ -95,6 +110,10 @@ impl MultiThreadResume for Guest {
         self.after = After::Runs;
         if let Some(note) = self.take_pending() {
             self.mailbox.put(note);
+            return Ok(());
+        }
+        if let Some(vcpu) = self.cannot_step() {
+            self.mailbox.put(Note::CannotStep { vcpu });
             return Ok(());
         }
         let mut slot = self.vm.slot();

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use godwit_api::{DebuggerInfo, TargetAddress};
+use godwit_vmm::machine::{DebugSupport, MachineError};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::answers::Answers;
@@ -15,11 +16,30 @@ use super::attach::{After, attach};
 use super::guest::Guest;
 use super::incoming::{Incoming, IncomingError};
 use super::mailbox::{Mailbox, Note};
-use super::port::{Port, PortError, Stream};
+use super::port::{Port, Stream};
 use super::session::{self, Ended};
 use crate::instance::exit::Exit;
 use crate::instance::process::say;
 use crate::instance::vm::{Event, Vm};
+
+/// Why a VM cannot be debugged.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DebuggerError {
+    /// The address cannot be had.
+    #[error(
+        "cannot wait for gdb on {address}: {source}; give --gdb another address, or tcp:127.0.0.1:0 for a free port"
+    )]
+    Bind { address: TargetAddress, source: io::Error },
+    /// This host cannot debug.
+    #[error("this host's KVM cannot debug guests (KVM_SET_GUEST_DEBUG stops none); leave --gdb out")]
+    NotPossible,
+    /// This host cannot run a guest.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    /// No thread or file descriptor.
+    #[error("cannot wait for gdb: {0}")]
+    System(#[from] io::Error),
+}
 
 /// How long a connection may say nothing before the next one gets its turn.
 const GREETING_WITHIN: Duration = Duration::from_secs(5);
@@ -29,6 +49,7 @@ const GREETING_WITHIN: Duration = Duration::from_secs(5);
 pub(crate) struct Waiting {
     port: Port,
     mailbox: Arc<Mailbox>,
+    support: DebugSupport,
 }
 
 /// The thread that serves gdb.
@@ -40,21 +61,32 @@ pub(crate) struct Server {
 
 impl Waiting {
     /// Takes the address, and makes `vm` one that can be debugged.
-    pub(crate) fn bind(vm: &Vm, address: &TargetAddress) -> Result<Self, PortError> {
-        let port = Port::bind(address)?;
+    pub(crate) fn bind(vm: &Vm, address: &TargetAddress) -> Result<Self, DebuggerError> {
+        let port =
+            Port::bind(address).map_err(|source| DebuggerError::Bind { address: address.clone(), source })?;
+        let support = DebugSupport::find_out()?;
+        if support == DebugSupport::default() {
+            return Err(DebuggerError::NotPossible);
+        }
         let mailbox = Arc::new(Mailbox::new()?);
-        vm.offer_to_debugger(Arc::clone(&mailbox), DebuggerInfo { address: port.address(), attached: false });
-        Ok(Self { port, mailbox })
+        let info = DebuggerInfo { address: port.address(), attached: false, missing: support.missing() };
+        vm.offer_to_debugger(Arc::clone(&mailbox), info);
+        Ok(Self { port, mailbox, support })
     }
 
     /// Serves gdb from now on.
-    pub(crate) fn serve(self, vm: &Arc<Vm>) -> Result<Server, PortError> {
-        let Self { port, mailbox } = self;
+    pub(crate) fn serve(self, vm: &Arc<Vm>) -> Result<Server, DebuggerError> {
+        let Self { port, mailbox, support } = self;
         let address = port.address();
         let (vm, thread_mailbox) = (Arc::clone(vm), Arc::clone(&mailbox));
         let thread = std::thread::Builder::new()
             .name("gdb".to_owned())
-            .spawn(move || serve(&vm, &port, &thread_mailbox))?;
+            .spawn(move || serve(&vm, &port, &thread_mailbox, support))?;
+        if let Some(missing) = support.missing() {
+            say(&format!(
+                "this host's KVM cannot stop a guest for gdb everywhere; what does not work: {missing}"
+            ));
+        }
         say(&format!("waiting for gdb on {address}"));
         Ok(Server { mailbox, thread })
     }
@@ -69,7 +101,7 @@ impl Server {
     }
 }
 
-fn serve(vm: &Arc<Vm>, port: &Port, mailbox: &Arc<Mailbox>) {
+fn serve(vm: &Arc<Vm>, port: &Port, mailbox: &Arc<Mailbox>, support: DebugSupport) {
     while !mailbox.is_over() {
         if let Err(error) = wait(port, mailbox) {
             return say(&format!("gdb cannot be waited for any more: {error}"));
@@ -78,7 +110,7 @@ fn serve(vm: &Arc<Vm>, port: &Port, mailbox: &Arc<Mailbox>) {
         while mailbox.take().is_some() {}
         let Ok(stream) = port.accept() else { continue };
         // A bug in there must cost a session, not the guest.
-        let served = catch_unwind(AssertUnwindSafe(|| serve_one(vm, stream, port, mailbox)));
+        let served = catch_unwind(AssertUnwindSafe(|| serve_one(vm, stream, port, mailbox, support)));
         match served {
             Ok(Ok(())) => {}
             Ok(Err(error)) => say(&format!("gdb was let go: {error}")),
@@ -101,7 +133,13 @@ fn wait(port: &Port, mailbox: &Mailbox) -> io::Result<()> {
 /// What one connection can fail with.
 type ServeResult = Result<(), Box<dyn std::error::Error>>;
 
-fn serve_one(vm: &Arc<Vm>, stream: Stream, port: &Port, mailbox: &Arc<Mailbox>) -> ServeResult {
+fn serve_one(
+    vm: &Arc<Vm>,
+    stream: Stream,
+    port: &Port,
+    mailbox: &Arc<Mailbox>,
+    support: DebugSupport,
+) -> ServeResult {
     let answers = Answers::new(stream.try_clone()?);
     let mut incoming = Incoming::new(stream, mailbox, port);
     let greeting = match incoming.greeting(GREETING_WITHIN) {
@@ -113,7 +151,7 @@ fn serve_one(vm: &Arc<Vm>, stream: Stream, port: &Port, mailbox: &Arc<Mailbox>) 
         Err(error) => return Err(error.into()),
     };
     let before = attach(vm)?;
-    let mut guest = Guest::new(Arc::clone(vm), Arc::clone(mailbox), before);
+    let mut guest = Guest::new(Arc::clone(vm), Arc::clone(mailbox), support, before);
     match session::serve(&mut guest, answers, &mut incoming, greeting)? {
         Ended::Detached => guest.after = After::Runs,
         Ended::Killed => {

@@ -33,6 +33,8 @@ pub(super) enum Ended {
 pub(super) enum SessionError {
     #[error(transparent)]
     Incoming(#[from] IncomingError),
+    #[error("the connection failed: {0}")]
+    Connection(#[from] io::Error),
     #[error("what came is not gdb's protocol: {0}")]
     Protocol(#[from] GdbStubError<std::convert::Infallible, io::Error>),
 }
@@ -72,7 +74,7 @@ pub(super) fn serve(
 }
 
 fn too_small() -> IncomingError {
-    io::Error::other("the packet buffer is too small").into()
+    IncomingError::Connection(io::Error::other("the packet buffer is too small"))
 }
 
 /// One packet.
@@ -102,7 +104,7 @@ fn heed<'a>(gdb: Machine<'a>, guest: &mut Guest, note: Note) -> Result<Option<Ma
     if note == Note::Rebooted {
         guest.has_rebooted();
     }
-    let GdbStubStateMachine::Running(gdb) = gdb else {
+    let GdbStubStateMachine::Running(mut gdb) = gdb else {
         // gdb believes that the guest stands, and can be told nothing before it resumes it.
         return Ok(if matches!(note, Note::Over(_)) { None } else { Some(gdb) });
     };
@@ -111,6 +113,14 @@ fn heed<'a>(gdb: Machine<'a>, guest: &mut Guest, note: Note) -> Result<Option<Ma
             Some((vcpu, stop)) => guest.reason(vcpu, stop),
             None => return Ok(Some(gdb.into())),
         },
+        Note::CannotStep { vcpu } => {
+            let connection = gdb.borrow_conn();
+            connection.say(
+                "godwit: this host's KVM cannot step this code (see `godwit info`); nothing was run\n",
+            )?;
+            // No trap, or gdb would believe that the step was made.
+            MultiThreadStopReason::SignalWithThread { tid: tid_of(vcpu), signal: Signal::SIGEMT }
+        }
         Note::Rebooted => {
             MultiThreadStopReason::SignalWithThread { tid: tid_of(guest.current), signal: Signal::SIGTRAP }
         }

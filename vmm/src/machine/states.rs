@@ -287,6 +287,11 @@ impl RunningMachine {
         self.machine.gate.wait_first_entry(within)
     }
 
+    /// Waits up to `within` until every vCPU has left the guest by itself.
+    pub(super) fn wait_all_parked(&self, within: Duration) {
+        self.machine.gate.wait_all_parked_within(within);
+    }
+
     /// Takes every vCPU out of the guest and waits until they are, with the I/O of the instruction that
     /// each was in finished.
     #[must_use]

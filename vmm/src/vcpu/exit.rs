@@ -69,6 +69,8 @@ pub(super) enum AfterExit {
     Continue,
     /// The guest is over.
     End(End),
+    /// KVM cannot emulate an instruction.
+    NotEmulated,
     /// Something that a debugger watches for, or that looks like it.
     Debug(kvm_debug_exit_arch),
 }
@@ -116,9 +118,7 @@ pub(super) fn serve(exit: VcpuExit<'_>, port_access_bytes: usize, bus: &PortBus)
         VcpuExit::Shutdown => crash("triple fault: the guest could not handle an exception".to_owned()),
         VcpuExit::SystemEvent(kvm_bindings::KVM_SYSTEM_EVENT_SHUTDOWN, _) => AfterExit::End(End::PoweredOff),
         VcpuExit::SystemEvent(kvm_bindings::KVM_SYSTEM_EVENT_RESET, _) => AfterExit::End(End::Reset),
-        VcpuExit::InternalError => {
-            crash("KVM internal error: it cannot emulate what the guest executes at rip".to_owned())
-        }
+        VcpuExit::InternalError => AfterExit::NotEmulated,
         VcpuExit::FailEntry(reason, cpu) => {
             crash(format!("the CPU refused to enter the guest (reason {reason:#x}, host CPU {cpu})"))
         }
@@ -127,6 +127,11 @@ pub(super) fn serve(exit: VcpuExit<'_>, port_access_bytes: usize, bus: &PortBus)
         }
         other => crash(format!("KVM left the guest in a way that this machine does not use: {other:?}")),
     }
+}
+
+/// The end of a guest whose instruction KVM cannot emulate.
+pub(super) fn not_emulated() -> End {
+    End::Crash("KVM internal error: it cannot emulate what the guest executes at rip".to_owned())
 }
 
 fn crash(reason: String) -> AfterExit {

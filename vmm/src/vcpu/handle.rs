@@ -97,6 +97,14 @@ impl RunGate {
             .unwrap_or_else(PoisonError::into_inner);
     }
 
+    /// Waits until no vCPU is in the guest, up to `within`.
+    pub fn wait_all_parked_within(&self, within: Duration) {
+        let _none_or_late = self
+            .changed
+            .wait_timeout_while(self.lock(), within, |inside| inside.running > 0)
+            .unwrap_or_else(PoisonError::into_inner);
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inside> {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use kvm_ioctls::VcpuFd;
 
 use super::debug::DebugState;
-use super::exit::{AfterExit, CrashReport, End, GuestEnd, serve};
+use super::exit::{AfterExit, CrashReport, End, GuestEnd, not_emulated, serve};
 use super::handle::{Command, RunGate, Shared, VcpuEvent};
 use super::state::StateContext;
 use crate::devices::PortBus;
@@ -87,9 +87,12 @@ impl VcpuThread {
                     AfterExit::Continue => {}
                     AfterExit::End(end) => return Some(end),
                     AfterExit::Debug(exit) => {
-                        if self.debug.exit(&self.vcpu, &self.context, &exit).is_some() {
+                        if self.debug.stops_at(&self.vcpu, &self.context, &exit) {
                             return None;
                         }
+                    }
+                    AfterExit::NotEmulated => {
+                        return (!self.debug.stops_unemulated(&self.vcpu, &self.context)).then(not_emulated);
                     }
                 },
                 Err(e) if is_transient(e) => {}
@@ -110,9 +113,12 @@ impl VcpuThread {
                     AfterExit::Continue => {}
                     AfterExit::End(end) => return Some(end),
                     AfterExit::Debug(exit) => {
-                        if self.debug.exit(&self.vcpu, &self.context, &exit).is_some() {
+                        if self.debug.stops_at(&self.vcpu, &self.context, &exit) {
                             return None;
                         }
+                    }
+                    AfterExit::NotEmulated => {
+                        return (!self.debug.stops_unemulated(&self.vcpu, &self.context)).then(not_emulated);
                     }
                 },
                 Err(e) if e.errno() == libc::EINTR => return None,

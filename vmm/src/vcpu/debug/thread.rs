@@ -67,19 +67,19 @@ impl DebugState {
         Ok(())
     }
 
-    /// Judges a debug exit: a stop that was told and for which the vCPU parks, or `None` to go on.
-    pub(in crate::vcpu) fn exit(
+    /// Judges a debug exit: true for a stop, which was told and for which the vCPU parks.
+    pub(in crate::vcpu) fn stops_at(
         &self,
         vcpu: &VcpuFd,
         context: &StateContext,
         exit: &kvm_debug_exit_arch,
-    ) -> Option<DebugStop> {
+    ) -> bool {
         // Nobody debugs any more: nothing was left behind that could stop a vCPU.
-        let sink = self.sink.as_ref()?;
+        let Some(sink) = &self.sink else { return false };
         match judge(exit, &self.controls, |pc| translate(vcpu, pc)) {
             Verdict::Stop(stop) => {
                 sink.stopped(context.index, stop);
-                Some(stop)
+                true
             }
             Verdict::Guests(inject) => {
                 let mut kernel = self.controls.to_kernel(context.capabilities.debug_block_irq);
@@ -88,9 +88,27 @@ impl DebugState {
                     // An exception of the guest's is pending already: it comes first, this one comes again.
                     tracing::debug!(%error, vcpu = context.index, "an exception was not handed to the guest");
                 }
-                None
+                false
             }
         }
+    }
+
+    /// KVM could not emulate an instruction: true if that is an `int3` of the debugger's. Not every emulator
+    /// knows it, and where KVM emulates it does not intercept.
+    pub(in crate::vcpu) fn stops_unemulated(&self, vcpu: &VcpuFd, context: &StateContext) -> bool {
+        let Some(sink) = self.sink.as_ref().filter(|_| !self.controls.breakpoints.is_empty()) else {
+            return false;
+        };
+        let (Ok(general), Ok(system)) = (vcpu.get_regs(), vcpu.get_sregs()) else { return false };
+        // In 64-bit mode the base of the code segment counts for nothing, whatever it is.
+        let base = if system.cs.l == 1 { 0 } else { system.cs.base };
+        let at = translate(vcpu, base.wrapping_add(general.rip));
+        // Writing registers drops the exception that KVM raised for want of an emulation.
+        if at.is_none_or(|at| !self.controls.breakpoints.contains(&at)) || vcpu.set_regs(&general).is_err() {
+            return false;
+        }
+        sink.stopped(context.index, DebugStop::Breakpoint);
+        true
     }
 }
 
