@@ -16,7 +16,8 @@ const COMPILER_FLAGS: &[&str] = &[
     "-Crelocation-model=static",
     "-Cno-redzone=yes",
     "-Cforce-unwind-tables=no",
-    "-Cstrip=symbols",
+    // Its symbols stay, for debuggers; those of `core` have debug information that is as large again.
+    "-Cstrip=debuginfo",
     "-Dunsafe_op_in_unsafe_fn",
 ];
 

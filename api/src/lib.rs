@@ -14,9 +14,9 @@ pub mod registry;
 pub mod types;
 
 pub use types::{
-    ApiError, ControlRegisters, DescriptorTable, ErrorCode, GeneralRegisters, GuestRange, InvalidInput,
-    MigrateRequest, MigrationEvent, MigrationMode, MigrationOutcome, MigrationPhase, MigrationProgress,
-    MigrationResult, MigrationStatus, ResolveHow, ResolveRequest, Segment, SegmentRegisters, StopRequest,
-    TargetAddress, UpgradeRequest, VcpuActivity, VcpuRegisters, VersionInfo, VmInfo, VmName, VmRegisters,
-    VmState, ms_from_us,
+    ApiError, ControlRegisters, DebuggerInfo, DescriptorTable, ErrorCode, GeneralRegisters, GuestRange,
+    InvalidInput, MigrateRequest, MigrationEvent, MigrationMode, MigrationOutcome, MigrationPhase,
+    MigrationProgress, MigrationResult, MigrationStatus, ResolveHow, ResolveRequest, Segment,
+    SegmentRegisters, StopRequest, TargetAddress, UpgradeRequest, VcpuActivity, VcpuRegisters, VersionInfo,
+    VmInfo, VmName, VmRegisters, VmState, ms_from_us,
 };

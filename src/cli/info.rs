@@ -56,6 +56,11 @@ fn text(info: &VmInfo) -> String {
     lines.extend(info.kernel.clone().map(|kernel| ("kernel", kernel)));
     lines.extend(info.cmdline.clone().filter(|text| !text.is_empty()).map(|text| ("cmdline", text)));
     lines.extend(info.listen.clone().map(|listen| ("listens on", listen)));
+    lines.extend(info.debugger.as_ref().map(|debugger| {
+        let what = if debugger.attached { "is attached at" } else { "can attach at" };
+        let missing = debugger.missing.as_ref().map(|missing| format!(" (without {missing})"));
+        ("debugger", format!("{what} {}{}", debugger.address, missing.unwrap_or_default()))
+    }));
     lines.push(("api", info.api_socket.display().to_string()));
     if info.console_dropped_bytes > 0 {
         let dropped = format!("{} dropped, as nobody read it", bytes_text(info.console_dropped_bytes));

@@ -30,6 +30,8 @@ struct Row {
     pid: u32,
     uptime_ms: Option<u64>,
     epoch: u64,
+    /// A debugger is attached: it decides whether the guest runs.
+    debugged: bool,
     api_socket: PathBuf,
     /// Why the process did not say it itself.
     no_answer: Option<String>,
@@ -109,6 +111,7 @@ fn row(entry: &Entry, answer: Result<VmInfo, String>) -> Row {
             pid: info.pid,
             uptime_ms: Some(info.uptime_ms),
             epoch: info.epoch,
+            debugged: info.debugger.is_some_and(|debugger| debugger.attached),
             api_socket: file.api_socket.clone(),
             no_answer: None,
         },
@@ -120,6 +123,7 @@ fn row(entry: &Entry, answer: Result<VmInfo, String>) -> Row {
             pid: file.pid,
             uptime_ms: None,
             epoch: file.epoch,
+            debugged: false,
             api_socket: file.api_socket.clone(),
             no_answer: Some(why),
         },
@@ -137,7 +141,12 @@ fn table(rows: &[Row]) -> String {
         };
         let unknown = || "-".to_owned();
         let silent = row.no_answer.is_some() && !matches!(row.state, VmState::Dead { .. });
-        let state = format!("{}{}", row.state, if silent { " (does not answer)" } else { "" });
+        let remark = match (silent, row.debugged) {
+            (true, _) => " (does not answer)",
+            (false, true) => " (debugger)",
+            (false, false) => "",
+        };
+        let state = format!("{}{remark}", row.state);
         table.add_row([
             printable(&name),
             printable(&state),

@@ -7,10 +7,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use godwit_api::VmName;
 use godwit_api::types::limits;
+use godwit_api::{TargetAddress, VmName};
 use godwit_vmm::kvm::DirtyLogChoice;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::args::RunArgs;
 use super::dirty_log::DirtyLogArg;
@@ -56,6 +56,8 @@ pub(crate) struct RunConfig {
     pub(crate) timeout: Option<Duration>,
     /// Where a JUnit report of this run goes.
     pub(crate) junit: Option<PathBuf>,
+    /// Where gdb can debug the guest; TCP port 0 means any free one, which must be said.
+    pub(crate) gdb: Option<TargetAddress>,
 }
 
 /// What boots.
@@ -133,6 +135,17 @@ pub(crate) struct RunOptions {
     /// Write a JUnit XML report of this run when it ends: a test case for each --expect and --reject
     #[arg(long, value_name = "FILE", help_heading = "Tests")]
     junit: Option<PathBuf>,
+    /// Wait for gdb before the guest's first instruction: tcp:HOST:PORT (0 for a free port) or unix:PATH
+    #[arg(long, value_name = "ADDRESS", help_heading = "Debugging")]
+    #[serde(deserialize_with = "address")]
+    gdb: Option<TargetAddress>,
+    /// Let gdb come from other hosts, in plain text: whoever reaches the port owns the guest
+    #[arg(long, help_heading = "Debugging")]
+    insecure: bool,
+}
+
+fn address<'de, D: Deserializer<'de>>(from: D) -> Result<Option<TargetAddress>, D::Error> {
+    String::deserialize(from)?.parse().map(Some).map_err(serde::de::Error::custom)
 }
 
 pub(crate) fn run(args: Box<RunArgs>) -> Result<ExitCode, Failure> {
@@ -213,6 +226,9 @@ impl RunOptions {
                 return Err(format!("{option} needs one whole line, not an empty one or several"));
             }
         }
+        if self.gdb.as_ref().is_some_and(|address| !address.is_local()) && !self.insecure {
+            return Err("that address for gdb (--gdb) can be reached from other hosts, in plain text and without authentication; give tcp:127.0.0.1:PORT, or --insecure if the network is trusted".into());
+        }
         if self.timeout.is_some_and(|Span(timeout)| timeout.is_zero()) {
             return Err("a --timeout of zero ends before it begins".into());
         }
@@ -240,6 +256,8 @@ impl RunOptions {
             reject: list(self.reject, file.reject),
             timeout: self.timeout.or(file.timeout),
             junit: self.junit.or(file.junit),
+            gdb: self.gdb.or(file.gdb),
+            insecure: self.insecure || file.insecure,
         }
     }
 
@@ -276,6 +294,7 @@ impl RunOptions {
             reject: self.reject,
             timeout: self.timeout.map(|Span(timeout)| timeout),
             junit: self.junit,
+            gdb: self.gdb,
         })
     }
 }

@@ -69,6 +69,7 @@ impl Control for Arc<Vm> {
         let (listener, events) = mpsc::channel(EVENTS_WAITING_MAX);
         // Held until the migration is entered below, so that nothing pauses the guest in between.
         let slot = self.slot();
+        self.refuse_while_debugged("migrated")?;
         let guest =
             Departing::new(self, &slot, request.target.clone(), request.mode, listener).ok_or_else(|| {
                 ApiError::wrong_state(
@@ -157,6 +158,7 @@ impl Control for Arc<Vm> {
             ));
         };
         self.refuse_while_moving("upgraded")?;
+        self.refuse_while_debugged("upgraded")?;
         let successor = Successor::start(self, request.binary.as_deref())?;
         let migrate =
             MigrateRequest { timeout_ms: request.timeout_ms, ..MigrateRequest::to(successor.listen()) };

@@ -12,6 +12,7 @@ mod console;
 mod control;
 mod ending;
 mod exit;
+mod gdb;
 pub(crate) mod http;
 mod inspect;
 mod junit;

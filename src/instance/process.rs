@@ -17,6 +17,7 @@ use signal_hook::iterator::Signals;
 use super::console::{Opening, OutputError, Outputs};
 use super::ending::Ending;
 use super::exit::Exit;
+use super::gdb::{DebuggerError, Server};
 use super::http::{self, ApiSocket, BindError, ServeError, ServerHandle};
 use super::kernel::{KernelError, KernelFiles};
 use super::main_loop::{MainLoop, Watch};
@@ -44,6 +45,8 @@ pub(crate) enum StartError {
     Kernel(#[from] KernelError),
     #[error(transparent)]
     Machine(#[from] godwit_vmm::machine::MachineError),
+    #[error(transparent)]
+    Debugger(#[from] DebuggerError),
     #[error(transparent)]
     Receiver(#[from] godwit_migrate::engine::ReceiverError),
     #[error("cannot start: {0}")]
@@ -73,6 +76,7 @@ pub(super) struct Process {
     pub(super) vm: Arc<Vm>,
     pub(super) watch: Watch,
     pub(super) receiver: Option<JoinHandle<()>>,
+    pub(super) debugger: Option<Server>,
     events: Receiver<Event>,
     server: ServerHandle,
     outputs: SerialPlace,
@@ -156,7 +160,7 @@ impl Process {
         })();
         match begun {
             Ok((outputs, server)) => {
-                Ok(Self { vm, watch: Watch::Off, receiver: None, events, server, outputs })
+                Ok(Self { vm, watch: Watch::Off, receiver: None, debugger: None, events, server, outputs })
             }
             Err(error) => {
                 leave(&vm, Record::Remove);
@@ -168,17 +172,20 @@ impl Process {
     /// Waits until the VM is over, and ends the process's part in it.
     pub(super) fn serve(self) -> Ending {
         let mut ending = MainLoop::new(&self.vm, &self.events, self.watch).run();
-        if let Some(exit) = self.end() {
+        if let Some(exit) = self.end(ending.exit) {
             ending.exit = exit;
         }
         ending
     }
 
-    /// Ends everything in order: the guest, what it said last, the target's word to a source that still
+    /// Ends everything in order: a debugger, the guest, what it said last, the target's word to a source that still
     /// asks, then the API, then the entry. If the guest went on in a successor, waits until it is over
     /// there, and gives back how.
-    pub(super) fn end(self) -> Option<Exit> {
-        let Self { vm, outputs, server, receiver, events, .. } = self;
+    pub(super) fn end(self, exit: Exit) -> Option<Exit> {
+        let Self { vm, outputs, server, receiver, events, debugger, .. } = self;
+        if let Some(debugger) = debugger {
+            debugger.finish(exit);
+        }
         let successor = vm.change(|status| status.successor.take());
         let successor_pid = successor.as_ref().map(Successor::pid);
         if let Some(successor) = successor {
@@ -232,12 +239,11 @@ enum Record {
     Leave,
 }
 
-/// Builds a machine, boots a kernel in it and lets it run.
+/// Builds a machine, boots a kernel in it and lets it run, or a debugger have it.
 pub(super) fn boot(vm: &Arc<Vm>, config: &MachineConfig, files: &KernelFiles) -> Result<(), StartError> {
     let mut machine = PausedMachine::boot(config, &files.image())?;
     vm.adopt(&mut machine);
-    vm.run_machine(machine).map_err(StartError::Other)?;
-    Ok(())
+    vm.start_machine(machine).map_err(StartError::Other)
 }
 
 /// Says something to the person who started this process; standard output is the guest's. Nobody may be

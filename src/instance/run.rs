@@ -12,6 +12,7 @@ use godwit_vmm::saved_state::OnResetV1;
 
 use super::ending::Ending;
 use super::exit::Exit;
+use super::gdb;
 use super::junit::{self, Facts, ReportFile};
 use super::kernel::{BUILTIN, KernelFiles};
 use super::main_loop::Watch;
@@ -123,16 +124,21 @@ fn start(config: RunConfig) -> Result<Started, StartError> {
         let watching = watched
             .then(|| watch::start(watcher, config.timeout, &process.vm.console, events))
             .transpose()?;
+        let debugger = config.gdb.map(|address| gdb::Waiting::bind(&process.vm, &address)).transpose()?;
         boot(&process.vm, &machine, &files)?;
-        Ok(watching)
+        let debugger = debugger.map(|debugger| debugger.serve(&process.vm)).transpose()?;
+        Ok((watching, debugger))
     })();
     if watched {
         process.watch = Watch::On;
     }
     match started {
-        Ok(watching) => Ok(Started { process, watching }),
+        Ok((watching, debugger)) => {
+            process.debugger = debugger;
+            Ok(Started { process, watching })
+        }
         Err(error) => {
-            process.end();
+            process.end(Exit::StartFailed);
             Err(error)
         }
     }

@@ -6,11 +6,11 @@
 
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use godwit_api::registry::Registration;
-use godwit_api::{ApiError, MigrationStatus, VmInfo, VmState};
+use godwit_api::{ApiError, DebuggerInfo, MigrationStatus, VmInfo, VmState};
 use godwit_migrate::engine::{ReceiverRemote, SourceRemote};
 use godwit_vmm::devices::SerialPort;
 use godwit_vmm::kvm::DirtyLogChoice;
@@ -20,6 +20,7 @@ use godwit_vmm::vcpu::{GuestEnd, VcpuEvent};
 
 use super::console::{Console, Typist};
 use super::exit::Exit;
+use super::gdb::Mailbox;
 use super::succession::Successor;
 use super::watch::Verdict;
 use crate::cli::Serial;
@@ -99,6 +100,7 @@ pub(crate) struct Status {
     pub(crate) migration: Option<Migration>,
     pub(crate) listen: Option<String>,
     pub(crate) receiver: Option<ReceiverRemote>,
+    pub(crate) debugger: Option<DebuggerInfo>,
     pub(crate) detail: Option<String>,
     /// A new process that is to get the guest.
     pub(crate) successor: Option<Successor>,
@@ -122,6 +124,8 @@ pub(crate) struct Vm {
     launch: Launch,
     /// Held while a successor is started.
     pub(crate) upgrading: Mutex<()>,
+    /// Where the debugger hears of the guest, if there can be one.
+    debugger: OnceLock<Arc<Mailbox>>,
     started: Instant,
 }
 
@@ -148,12 +152,14 @@ impl Vm {
                 migration: None,
                 listen: None,
                 receiver: None,
+                debugger: None,
                 detail: None,
                 successor: None,
             }),
             changed: Condvar::new(),
             console: Console::new(),
             events,
+            debugger: OnceLock::new(),
             started: Instant::now(),
         })
     }
@@ -219,6 +225,7 @@ impl Vm {
             api_socket: status.registration.api_socket().to_owned(),
             listen: status.listen.clone(),
             migration: status.migration.as_ref().map(|m| m.status.clone()),
+            debugger: status.debugger.clone(),
             detail: status.detail.clone(),
         }
     }
@@ -263,6 +270,32 @@ impl Vm {
             status.serial = None;
             status.description = None;
         });
+    }
+
+    /// From now on a debugger may come; the guest waits for it at its entry.
+    pub(crate) fn offer_to_debugger(&self, mailbox: Arc<Mailbox>, info: DebuggerInfo) {
+        let _once = self.debugger.set(mailbox);
+        self.change(|status| status.debugger = Some(info));
+    }
+
+    /// Lets a machine run that was just booted, unless a debugger is to do that: the one that is attached,
+    /// or the first one, which is waited for.
+    pub(crate) fn start_machine(&self, machine: PausedMachine) -> Result<(), String> {
+        let mut slot = self.slot();
+        let (debugger, first) = {
+            let status = self.status();
+            (status.debugger.clone(), status.generation == 1)
+        };
+        if let Some(debugger) = debugger.filter(|debugger| debugger.attached || first) {
+            *slot = Slot::Paused(machine);
+            self.enter(VmState::Paused);
+            if let Some(mailbox) = self.debugger.get().filter(|_| debugger.attached) {
+                mailbox.rebooted();
+            }
+            return Ok(());
+        }
+        drop(slot);
+        self.run_machine(machine).map(|_entered| ())
     }
 
     /// Lets the machine run (on), and says when its first vCPU executed.
@@ -312,6 +345,7 @@ impl Vm {
     pub(crate) fn pause(&self) -> Result<(), ApiError> {
         let mut slot = self.slot();
         self.refuse_while_moving("paused")?;
+        self.refuse_while_debugged("paused")?;
         match std::mem::replace(&mut *slot, Slot::Empty) {
             Slot::Running(running) => {
                 *slot = Slot::Paused(running.pause());
@@ -330,6 +364,7 @@ impl Vm {
     pub(crate) fn resume(&self) -> Result<(), ApiError> {
         let mut slot = self.slot();
         self.refuse_while_moving("resumed")?;
+        self.refuse_while_debugged("resumed")?;
         match std::mem::replace(&mut *slot, Slot::Empty) {
             Slot::Paused(paused) if paused.guest_has_ended() => {
                 *slot = Slot::Paused(paused);
@@ -379,6 +414,17 @@ impl Vm {
             return Err(ApiError::wrong_state(
                 format!("the guest cannot be {what}: it is {}", status.state),
                 "see `godwit ps`",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Refuses what only a debugger decides while one is attached.
+    pub(crate) fn refuse_while_debugged(&self, what: &str) -> Result<(), ApiError> {
+        if self.status().debugger.as_ref().is_some_and(|debugger| debugger.attached) {
+            return Err(ApiError::wrong_state(
+                format!("a debugger is attached, so the guest cannot be {what}"),
+                "detach it first (in gdb: detach)",
             ));
         }
         Ok(())

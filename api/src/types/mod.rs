@@ -26,4 +26,4 @@ pub use registers::{
     VcpuRegisters, VmRegisters,
 };
 pub use upgrade::UpgradeRequest;
-pub use vm::{ResolveHow, ResolveRequest, StopRequest, VersionInfo, VmInfo, VmState};
+pub use vm::{DebuggerInfo, ResolveHow, ResolveRequest, StopRequest, VersionInfo, VmInfo, VmState};

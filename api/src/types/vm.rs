@@ -136,9 +136,23 @@ pub struct VmInfo {
     pub listen: Option<String>,
     /// The migration that is going on, or the last one.
     pub migration: Option<MigrationStatus>,
+    /// The debugger's port, where there is one.
+    #[serde(default)]
+    pub debugger: Option<DebuggerInfo>,
     /// Anything else a person should know, in one line.
     #[serde(default)]
     pub detail: Option<String>,
+}
+
+/// Where a debugger can attach, and whether one has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DebuggerInfo {
+    /// What gdb's `target remote` takes: HOST:PORT or a path.
+    pub address: String,
+    /// Whether one is attached. It alone decides then whether the guest runs.
+    pub attached: bool,
+    /// What this host's KVM cannot do for a debugger.
+    pub missing: Option<String>,
 }
 
 /// Asks the VM to stop.

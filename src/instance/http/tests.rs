@@ -77,6 +77,7 @@ impl Control for FakeVm {
             api_socket: "/fake".into(),
             listen: None,
             migration: None,
+            debugger: None,
             detail: None,
         }
     }

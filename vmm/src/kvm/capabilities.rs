@@ -3,8 +3,9 @@
 use std::io;
 
 use kvm_bindings::{
-    KVM_CAP_DIRTY_LOG_RING_ACQ_REL, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_CLOCK_HOST_TSC,
-    KVM_CLOCK_REALTIME, KVM_DIRTY_LOG_INITIALLY_SET, KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE,
+    KVM_CAP_DIRTY_LOG_RING_ACQ_REL, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_CAP_SET_GUEST_DEBUG2,
+    KVM_CLOCK_HOST_TSC, KVM_CLOCK_REALTIME, KVM_DIRTY_LOG_INITIALLY_SET, KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE,
+    KVM_GUESTDBG_BLOCKIRQ,
 };
 use kvm_ioctls::{Cap, Kvm};
 use thiserror::Error;
@@ -132,6 +133,10 @@ pub struct Capabilities {
     pub kvmclock_ctrl: bool,
     /// A vCPU's TSC offset may be used where KVM tells it (`KVM_VCPU_TSC_OFFSET`).
     pub tsc_offset: bool,
+    /// vCPUs can be debugged (`KVM_SET_GUEST_DEBUG`).
+    pub guest_debug: bool,
+    /// Interrupts can be held back while a vCPU is stepped (`KVM_GUESTDBG_BLOCKIRQ`).
+    pub debug_block_irq: bool,
 }
 
 impl Capabilities {
@@ -170,6 +175,8 @@ impl Capabilities {
                 "tsc_deadline_timer" => self.tsc_deadline_timer = false,
                 "kvmclock_ctrl" => self.kvmclock_ctrl = false,
                 "tsc_offset" => self.tsc_offset = false,
+                "guest_debug" => self.guest_debug = false,
+                "debug_block_irq" => self.debug_block_irq = false,
                 _ => {}
             }
         }
@@ -222,6 +229,9 @@ pub fn open() -> Result<(Kvm, Capabilities), KvmError> {
         tsc_deadline_timer: kvm.check_extension(Cap::TscDeadlineTimer),
         kvmclock_ctrl: kvm.check_extension(Cap::KvmclockCtrl),
         tsc_offset: true,
+        guest_debug: kvm.check_extension(Cap::SetGuestDebug),
+        debug_block_irq: u32::try_from(kvm.check_extension_raw(KVM_CAP_SET_GUEST_DEBUG2.into()))
+            .is_ok_and(|flags| flags & KVM_GUESTDBG_BLOCKIRQ != 0),
     };
     let without = std::env::var(WITHOUT).unwrap_or_default();
     Ok((kvm, capabilities.without(&without)))
@@ -262,6 +272,8 @@ mod tests {
             tsc_deadline_timer: true,
             kvmclock_ctrl: true,
             tsc_offset: true,
+            guest_debug: true,
+            debug_block_irq: true,
         }
     }
 

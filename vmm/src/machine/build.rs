@@ -14,8 +14,8 @@ use super::states::{Machine, PausedMachine};
 use crate::boot::{self, BootImage, Loaded};
 use crate::devices::{COM1_IRQ, ConsoleSink, PortBus, SerialPort};
 use crate::kvm::{self, Capabilities, DirtyLog, DirtyLogChoice, KvmError};
-use crate::memory::{GuestRam, RamLayout};
-use crate::saved_state::{CpuidEntryV1, MachineDescriptionV1};
+use crate::memory::{GuestRam, MEMORY_BYTES_MIN, RamLayout};
+use crate::saved_state::{CpuidEntryV1, MachineDescriptionV1, OnResetV1};
 use crate::vcpu::{self, NewVcpu, RunGate, Surroundings, VcpuHandle};
 
 /// Where Intel's KVM keeps its TSS and identity map; see `boot::registers`.
@@ -51,6 +51,28 @@ impl PausedMachine {
             initrd: config.initrd_name.clone(),
             cmdline: config.cmdline.clone(),
             on_reset: config.on_reset,
+        };
+        Ok(built.into_paused(capabilities, description))
+    }
+
+    /// A machine with one vCPU and little memory that has nothing to run.
+    pub(super) fn bare(console: Arc<dyn ConsoleSink>) -> Result<Self, MachineError> {
+        let layout = RamLayout::new(MEMORY_BYTES_MIN)?;
+        let (kvm, capabilities) = kvm::open()?;
+        let cpuid = vcpu::for_machine(&supported_cpuid(&kvm)?, 1, capabilities.tsc_deadline_timer);
+        let ram = Arc::new(GuestRam::allocate(layout.clone())?);
+        let shape = Shape { vcpus: 1, cpuid: &cpuid, tsc_khz: None, entry: None };
+        let built = build(&kvm, capabilities, ram, shape, DirtyLogChoice::Bitmap, console)?;
+        let description = MachineDescriptionV1 {
+            vcpus: 1,
+            memory_bytes: layout.bytes(),
+            ram: layout.ranges().to_vec(),
+            cpuid,
+            tsc_khz: built.tsc_khz,
+            kernel: String::new(),
+            initrd: None,
+            cmdline: String::new(),
+            on_reset: OnResetV1::Exit,
         };
         Ok(built.into_paused(capabilities, description))
     }

@@ -12,9 +12,11 @@
 
 mod build;
 mod config;
+mod debug_probe;
 mod error;
 mod states;
 
 pub use config::{IncomingMemory, MachineConfig, VCPUS_MAX};
+pub use debug_probe::{DebugSupport, Rings};
 pub use error::MachineError;
 pub use states::{Machine, PausedMachine, Rehearsal, RunningMachine};

@@ -12,6 +12,7 @@ use crate::devices::SerialPort;
 use crate::kvm::{Capabilities, DirtyLog, KvmError, TscOffset};
 use crate::memory::GuestRam;
 use crate::saved_state::{ClockV1, IrqchipV1, MachineDescriptionV1, MachineStateV1, PitV1, StateError};
+use crate::vcpu::debug::VcpuDebug;
 use crate::vcpu::{RunGate, TscAt, VcpuError, VcpuEvent, VcpuHandle, VcpuRegisters};
 
 /// PIC master, PIC slave, IOAPIC.
@@ -133,6 +134,14 @@ impl PausedMachine {
     /// # Errors
     /// A vCPU's thread is gone; the machine is of no use any more.
     pub fn resume(self) -> Result<RunningMachine, MachineError> {
+        self.resume_some(|_| true)
+    }
+
+    /// Lets the vCPUs into the guest for which `runs` holds; the others stay where they are.
+    ///
+    /// # Errors
+    /// As for [`resume`](Self::resume).
+    pub fn resume_some(self, runs: impl Fn(u32) -> bool) -> Result<RunningMachine, MachineError> {
         let Self { machine, capabilities, description, history } = self;
         if history == History::HasRun && capabilities.kvmclock_ctrl {
             for vcpu in &machine.vcpus {
@@ -140,10 +149,24 @@ impl PausedMachine {
             }
         }
         machine.serial.accept_input();
-        for vcpu in &machine.vcpus {
+        let chosen = (0_u32..).zip(&machine.vcpus).filter(|(index, _)| runs(*index));
+        for (_, vcpu) in chosen {
             vcpu.run()?;
         }
         Ok(RunningMachine { machine, capabilities, description })
+    }
+
+    /// Whether this host's KVM can debug vCPUs.
+    #[must_use]
+    pub fn can_be_debugged(&self) -> bool {
+        self.capabilities.guest_debug
+    }
+
+    /// vCPU `index`, to look into and to change; `None` if there is no such.
+    #[must_use]
+    pub fn vcpu_debug(&self, index: u32) -> Option<VcpuDebug<'_>> {
+        let handle = self.machine.vcpus.get(usize::try_from(index).ok()?)?;
+        Some(VcpuDebug::new(handle, &self.machine.ram))
     }
 
     /// Reads everything but RAM. The guest stays as it is, and can be resumed here afterwards.
@@ -276,6 +299,11 @@ impl RunningMachine {
     #[must_use]
     pub fn wait_first_entry(&self, within: Duration) -> Option<Instant> {
         self.machine.gate.wait_first_entry(within)
+    }
+
+    /// Waits up to `within` until every vCPU has left the guest by itself.
+    pub(super) fn wait_all_parked(&self, within: Duration) {
+        self.machine.gate.wait_all_parked_within(within);
     }
 
     /// Takes every vCPU out of the guest and waits until they are, with the I/O of the instruction that

@@ -1,5 +1,6 @@
 //! Why a vCPU left the guest, and what that means for the machine.
 
+use kvm_bindings::kvm_debug_exit_arch;
 use kvm_ioctls::VcpuExit;
 
 use super::code::Code;
@@ -45,7 +46,7 @@ impl VcpuRegisters {
 }
 
 /// What the vCPU's thread does next.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum AfterExit {
     /// Back into the guest.
     Continue,
@@ -55,6 +56,10 @@ pub(super) enum AfterExit {
     TellCrashKernel,
     /// The guest is over.
     End(End),
+    /// KVM cannot emulate an instruction.
+    NotEmulated,
+    /// Something that a debugger watches for, or that looks like it.
+    Debug(kvm_debug_exit_arch),
 }
 
 /// Why it is over, before registers are added.
@@ -101,13 +106,12 @@ pub(super) fn serve(exit: VcpuExit<'_>, port_access_bytes: usize, bus: &PortBus)
             AfterExit::Continue
         }
         VcpuExit::Unsupported(kvm_bindings::KVM_EXIT_DIRTY_RING_FULL) => AfterExit::EmptyDirtyRing,
+        VcpuExit::Debug(exit) => AfterExit::Debug(exit),
         // In KVM's API this is a triple fault (or SEV's counterpart), never a clean shutdown.
         VcpuExit::Shutdown => crash("triple fault: the guest could not handle an exception".to_owned()),
         VcpuExit::SystemEvent(kvm_bindings::KVM_SYSTEM_EVENT_SHUTDOWN, _) => AfterExit::End(End::PoweredOff),
         VcpuExit::SystemEvent(kvm_bindings::KVM_SYSTEM_EVENT_RESET, _) => AfterExit::End(End::Reset),
-        VcpuExit::InternalError => {
-            crash("KVM internal error: it cannot emulate what the guest executes at rip".to_owned())
-        }
+        VcpuExit::InternalError => AfterExit::NotEmulated,
         VcpuExit::FailEntry(reason, cpu) => {
             crash(format!("the CPU refused to enter the guest (reason {reason:#x}, host CPU {cpu})"))
         }
@@ -116,6 +120,11 @@ pub(super) fn serve(exit: VcpuExit<'_>, port_access_bytes: usize, bus: &PortBus)
         }
         other => crash(format!("KVM left the guest in a way that this machine does not use: {other:?}")),
     }
+}
+
+/// The end of a guest whose instruction KVM cannot emulate.
+pub(super) fn not_emulated() -> End {
+    End::Crash("KVM internal error: it cannot emulate what the guest executes at rip".to_owned())
 }
 
 fn crash(reason: String) -> AfterExit {

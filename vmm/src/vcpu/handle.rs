@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::debug::{DebugCommand, DebugState};
 use super::error::VcpuError;
 use super::exit::GuestEnd;
 use super::new::NewVcpu;
@@ -34,6 +35,7 @@ pub(super) enum Command {
     Registers { reply: Sender<Result<VcpuRegisters, VcpuError>> },
     TellGuestItWasPaused,
     WarmUp { reply: Sender<Result<(), VcpuError>> },
+    Debug(DebugCommand),
 }
 
 /// Counts the vCPUs that are in the guest (or on their way in or out).
@@ -101,6 +103,14 @@ impl RunGate {
             .unwrap_or_else(PoisonError::into_inner);
     }
 
+    /// Waits until no vCPU is in the guest, up to `within`.
+    pub fn wait_all_parked_within(&self, within: Duration) {
+        let _none_or_late = self
+            .changed
+            .wait_timeout_while(self.lock(), within, |inside| inside.running > 0)
+            .unwrap_or_else(PoisonError::into_inner);
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inside> {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -143,8 +153,15 @@ impl VcpuHandle {
         let gate = Arc::clone(&around.gate);
         let shared = Arc::new(Shared::default());
         let (commands, receiver) = mpsc::channel();
-        let thread =
-            VcpuThread { vcpu, context, around, shared: Arc::clone(&shared), events, restored: Vec::new() };
+        let thread = VcpuThread {
+            vcpu,
+            context,
+            around,
+            shared: Arc::clone(&shared),
+            events,
+            restored: Vec::new(),
+            debug: DebugState::default(),
+        };
         let thread = std::thread::Builder::new()
             .name(format!("vcpu{index}"))
             .spawn(move || thread.serve(&receiver))
@@ -203,6 +220,13 @@ impl VcpuHandle {
     /// Before it runs again, tells the guest that it was paused, so that its watchdogs keep calm.
     pub(crate) fn tell_guest_it_was_paused(&self) -> Result<(), VcpuError> {
         self.send(Command::TellGuestItWasPaused)
+    }
+
+    /// Asks the parked vCPU for something, and waits for its answer.
+    pub(super) fn ask<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Result<T, VcpuError> {
+        let (reply, answer) = mpsc::channel();
+        self.send(command(reply))?;
+        answer.recv().map_err(|_| self.gone())
     }
 
     /// The error for a thread that does not answer any more.

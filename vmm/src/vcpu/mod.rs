@@ -2,6 +2,7 @@
 
 mod code;
 mod cpuid;
+pub mod debug;
 mod error;
 mod exit;
 mod features;

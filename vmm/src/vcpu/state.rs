@@ -45,7 +45,7 @@ pub(super) struct StateContext {
 }
 
 impl StateContext {
-    fn kvm(&self, source: KvmError) -> VcpuError {
+    pub(super) fn kvm(&self, source: KvmError) -> VcpuError {
         VcpuError::Kvm { index: self.index, source }
     }
 

@@ -1,11 +1,12 @@
 //! The thread of one vCPU.
 //!
 //! ```text
-//!            Run                      park requested / guest ended
+//!            Run                park requested / guest ended / debugger's stop
 //!  parked ─────────▶ in the guest ─────────────────────────────────▶ parked
-//!    │ Save, Restore, …                     (I/O in flight is finished first)
+//!    │ Save, Restore, Debug, …              (I/O in flight is finished first)
 //! ```
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender};
@@ -13,8 +14,9 @@ use std::sync::mpsc::{Receiver, Sender};
 use kvm_ioctls::VcpuFd;
 
 use super::code;
+use super::debug::DebugState;
 use super::error::VcpuError;
-use super::exit::{AfterExit, CrashReport, End, GuestEnd, serve};
+use super::exit::{AfterExit, CrashReport, End, GuestEnd, not_emulated, serve};
 use super::handle::{Command, Shared, Surroundings, VcpuEvent};
 use super::state::StateContext;
 use crate::kvm::{KvmError, RunPage};
@@ -28,6 +30,7 @@ pub(super) struct VcpuThread {
     pub(super) events: Sender<VcpuEvent>,
     /// Restored MSRs, of which some are written only when the guest is let go.
     pub(super) restored: Vec<MsrV1>,
+    pub(super) debug: DebugState,
 }
 
 impl VcpuThread {
@@ -71,6 +74,7 @@ impl VcpuThread {
                 Command::WarmUp { reply } => {
                     let _ = reply.send(self.warm_up(&page));
                 }
+                Command::Debug(command) => self.debug.serve(&self.vcpu, &self.context, command),
             }
         }
         self.shared.kick.disarm();
@@ -98,16 +102,12 @@ impl VcpuThread {
                 return self.finish_pending_io(page);
             }
             match self.vcpu.run() {
-                Ok(exit) => match serve(exit, page.port_access_bytes(), &self.around.bus) {
-                    AfterExit::Continue => {}
-                    AfterExit::EmptyDirtyRing => {
-                        if let Err(error) = self.around.dirty_log.empty_rings() {
-                            return Some(End::Crash(error.to_string()));
-                        }
+                Ok(exit) => {
+                    let after = serve(exit, page.port_access_bytes(), &self.around.bus);
+                    if let ControlFlow::Break(end) = self.go_on(after) {
+                        return end;
                     }
-                    AfterExit::TellCrashKernel => self.tell_crash_kernel(),
-                    AfterExit::End(end) => return Some(end),
-                },
+                }
                 Err(e) if is_transient(e) => {}
                 Err(e) => return Some(End::Crash(format!("KVM_RUN failed: {e}"))),
             }
@@ -122,17 +122,40 @@ impl VcpuThread {
         loop {
             page.immediate_exit().store(1, Ordering::SeqCst);
             match self.vcpu.run() {
-                Ok(exit) => match serve(exit, page.port_access_bytes(), &self.around.bus) {
-                    AfterExit::Continue => {}
-                    // Nothing of the guest was executed, and whoever parks it will empty the rings.
-                    AfterExit::EmptyDirtyRing => return None,
-                    AfterExit::TellCrashKernel => self.tell_crash_kernel(),
-                    AfterExit::End(end) => return Some(end),
-                },
+                Ok(exit) => {
+                    let after = serve(exit, page.port_access_bytes(), &self.around.bus);
+                    if let ControlFlow::Break(end) = self.go_on(after) {
+                        return end;
+                    }
+                }
                 Err(e) if e.errno() == libc::EINTR => return None,
                 Err(e) if is_transient(e) => {}
                 Err(e) => return Some(End::Crash(format!("KVM_RUN failed: {e}"))),
             }
+        }
+    }
+
+    /// Does what an exit asks for; breaks when the vCPU has to leave the guest, with the guest's end if it
+    /// is over.
+    fn go_on(&mut self, after: AfterExit) -> ControlFlow<Option<End>> {
+        match after {
+            AfterExit::Continue => ControlFlow::Continue(()),
+            AfterExit::EmptyDirtyRing => match self.around.dirty_log.empty_rings() {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => ControlFlow::Break(Some(End::Crash(error.to_string()))),
+            },
+            AfterExit::TellCrashKernel => {
+                self.tell_crash_kernel();
+                ControlFlow::Continue(())
+            }
+            AfterExit::Debug(exit) if !self.debug.stops_at(&self.vcpu, &self.context, &exit) => {
+                ControlFlow::Continue(())
+            }
+            AfterExit::Debug(_) => ControlFlow::Break(None),
+            AfterExit::NotEmulated => ControlFlow::Break(
+                (!self.debug.stops_unemulated(&self.vcpu, &self.context)).then(not_emulated),
+            ),
+            AfterExit::End(end) => ControlFlow::Break(Some(end)),
         }
     }
 
