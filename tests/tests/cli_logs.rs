@@ -168,6 +168,7 @@ fn a_follower_whose_reader_has_left_leaves_too() {
     let mut command = host.command(&["logs", "web", "--follow"]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut follower = command.spawn().expect("starts");
+    wait_for("it follows", PATIENCE, || (threads(&vm, "console") == 1).then_some(()));
     drop(follower.stdout.take());
     let status = wait_for("the follower leaves", PATIENCE, || follower.try_wait().expect("a child"));
     assert!(status.success(), "{status}");

@@ -107,13 +107,14 @@ fn on_a_terminal_it_is_redrawn_until_q() {
     let host = Host::new();
     let _vm = host.run("web", 1, "32M", "payload=idle");
     let line = format!("{} top --interval 100ms", godwit_tests::godwit().display());
-    let mut terminal = std::process::Command::new("script")
-        .args(["-qec", &line, "/dev/null"])
+    // If it does not leave, the limit ends it, and the status says so.
+    let mut terminal = std::process::Command::new("timeout")
+        .args(["60", "script", "-qec", &line, "/dev/null"])
         .env("GODWIT_RUNTIME_DIR", host.runtime())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .expect("script (of util-linux) starts");
+        .expect("timeout (of coreutils) starts");
     let mut keys = terminal.stdin.take().expect("piped");
     let mut screen = terminal.stdout.take().expect("piped");
     let mut shown = String::new();
