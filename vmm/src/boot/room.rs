@@ -59,11 +59,6 @@ impl<'a> Room<'a> {
         ranges.iter().any(|r| guest_address >= r.guest_base && end <= r.guest_end())
     }
 
-    /// Keeps others out of a place.
-    pub(super) fn take(&mut self, guest_address: u64, bytes: u64) {
-        self.placement.take(guest_address, bytes);
-    }
-
     /// Takes room for something small: below the kernel if there is some, where every boot loader puts it.
     pub(super) fn lowest(&mut self, what: &'static str, bytes: u64) -> Result<u64, BootError> {
         self.placement.lowest(0, self.low_end, bytes).ok_or(BootError::NoRoom { what, bytes })
