@@ -10,6 +10,9 @@ use godwit_tests::{Host, Mark, PATIENCE, VmProcess, alone, kvm, skip, wait_for};
 /// How a crash reads when this host's KVM emulates instructions and does not know one.
 const KVM_CANNOT: &str = "KVM internal error: it cannot emulate";
 
+/// What GRUB says before its prompt.
+const GRUB_IS_UP: &str = "Minimal BASH-like line editing";
+
 /// The kernel's file, if it is here and guests can run; says so if not.
 fn kernel(test: &str, name: &str) -> Option<PathBuf> {
     if !kvm(test) {
@@ -28,12 +31,35 @@ fn boot(host: &Host, name: &str, kernel: &Path, memory: &str, cmdline: &str) -> 
     host.vm(&["run", "--kernel", kernel, "--name", name, "--memory", memory, "--cmdline", cmdline])
 }
 
+/// The same kernel without its Multiboot 1 header, so that it is booted by what it speaks beside it.
+fn without_multiboot1(host: &Host, kernel: &Path) -> PathBuf {
+    let mut file = std::fs::read(kernel).expect("it is there");
+    let magic = 0x1bad_b002_u32.to_le_bytes();
+    let at = (0..8192).step_by(4).find(|at| file[*at..].starts_with(&magic)).expect("it has such a header");
+    file[at..at + 4].fill(0);
+    let path = host.files().join("kernel");
+    std::fs::write(&path, file).expect("a directory of our own");
+    path
+}
+
 /// Moves the guest, and gives the process that has it now.
 fn move_to(host: &Host, name: &str, mut from: VmProcess, to: VmProcess) -> VmProcess {
     let moved = host.migrate(name, to.address(), &["--max-downtime", "500ms"]);
     moved.assert(MigrationOutcome::Completed);
     assert_eq!(from.wait_exit(), 0, "{}", from.messages().tail());
     to
+}
+
+/// Says that this host's KVM emulates what the kernel does and ended it by an instruction that it does not
+/// know.
+///
+/// # Panics
+/// When that is not how it ended.
+fn skip_what_kvm_cannot(test: &str, mut vm: VmProcess, instructions: &str) {
+    assert_eq!(vm.wait_exit(), 4, "{}\n{}", vm.messages().tail(), vm.serial().tail());
+    let said = vm.messages().text();
+    assert!(said.contains(KVM_CANNOT), "{said}");
+    skip(test, &format!("this host's KVM emulates the kernel, and cannot emulate {instructions}"));
 }
 
 /// Waits until the screen that the guest draws makes something of it. A screen has no lines that end.
@@ -70,7 +96,7 @@ fn grub_answers_on_its_console_wherever_it_is() {
     let _alone = alone();
     let host = Host::new();
     let mut vm = boot(&host, "grub", &kernel, "64M", "");
-    vm.serial().wait_text(Mark::START, "Minimal BASH-like line editing");
+    vm.serial().wait_text(Mark::START, GRUB_IS_UP);
     // Its memory map is ours, by coreboot's table.
     vm.type_bytes(b"lsmmap\r");
     vm.serial().wait_text(Mark::START, "base_addr = 0x100000, length = 0x3f00000, available RAM");
@@ -89,6 +115,31 @@ fn grub_answers_on_its_console_wherever_it_is() {
     host.succeed(&["stop", "grub"]);
     assert_eq!(vm.wait_exit(), 0);
     host.assert_nothing_left();
+}
+
+#[test]
+fn grub_boots_as_the_payload_of_coreboot_that_it_is() {
+    let test = "grub_boots_as_the_payload_of_coreboot_that_it_is";
+    let Some(kernel) = kernel(test, "grub") else { return };
+    let _alone = alone();
+    let host = Host::new();
+    let mut vm = boot(&host, "grub", &without_multiboot1(&host, &kernel), "64M", "");
+    vm.serial().wait_text(Mark::START, GRUB_IS_UP);
+    vm.type_bytes(b"set a=7\recho is-$a\r");
+    vm.serial().wait_text(Mark::START, "is-7");
+}
+
+#[test]
+fn tboot_boots_by_multiboot_2() {
+    let test = "tboot_boots_by_multiboot_2";
+    let Some(kernel) = kernel(test, "tboot") else { return };
+    let _alone = alone();
+    let host = Host::new();
+    let kernel = without_multiboot1(&host, &kernel);
+    let vm = boot(&host, "tboot", &kernel, "128M", "logging=serial");
+    vm.serial().wait_text(Mark::START, "command line: logging=serial");
+    vm.serial().wait_text(Mark::START, "0000000000100000 - 0000000008000000  (1)");
+    vm.serial().wait_text(Mark::START, "no MB2 modules");
 }
 
 #[test]
@@ -116,6 +167,25 @@ fn gnu_mach_reads_its_memory_map() {
 }
 
 #[test]
+fn xen_starts_and_misses_its_first_domain() {
+    let test = "xen_starts_and_misses_its_first_domain";
+    let Some(kernel) = kernel(test, "xen") else { return };
+    let _alone = alone();
+    let host = Host::new();
+    let cmdline = "no-real-mode console=com1 com1=115200,8n1 noreboot";
+    let mut vm = boot(&host, "xen", &kernel, "256M", cmdline);
+    let says = |vm: &VmProcess, part: &str| vm.serial().text().contains(part);
+    let started = wait_for("Xen starts", PATIENCE, || {
+        vm.exited().map(|_| false).or(says(&vm, "Xen version 4").then_some(true))
+    });
+    if !started {
+        skip_what_kvm_cannot(test, vm, "rdssp, by which Xen looks for shadow stacks");
+        return;
+    }
+    vm.serial().wait_text(Mark::START, "dom0 kernel not specified");
+}
+
+#[test]
 fn memtest_of_64_bits_goes_on_testing_after_moves() {
     memtest_goes_on("memtest_of_64_bits_goes_on_testing_after_moves", "memtest86+x64");
 }
@@ -135,10 +205,7 @@ fn memtest_goes_on(test: &str, name: &str) {
         vm.exited().map(|_| false).or(memtest_seconds(&screen).map(|_| true))
     });
     if !started {
-        assert_eq!(vm.wait_exit(), 4, "{}", vm.messages().tail());
-        let said = vm.messages().text();
-        assert!(said.contains(KVM_CANNOT), "{said}");
-        skip(test, "this host's KVM emulates what the kernel does, and cannot emulate FPU instructions");
+        skip_what_kvm_cannot(test, vm, "FPU instructions");
         return;
     }
     for over_tcp in [true, false] {

@@ -13,6 +13,7 @@
 //! `boot_params`, `descriptors`, `coreboot`, `memory_map`, `registers`); `room` alone writes.
 //! `docs/kernels.md` tells which kernels were tried.
 
+mod bios_data;
 mod boot_params;
 mod bytes;
 mod coreboot;

@@ -9,6 +9,7 @@ pub(super) use addresses::{AddressFields, Placed, place};
 
 use self::header::Header;
 use self::info::Info;
+use super::bios_data;
 use super::bytes::address32;
 use super::coreboot;
 use super::elf::Kernel;
@@ -39,6 +40,7 @@ pub(super) fn load(
         Info { cmdline: &cmdline, initrd, layout: room.layout().clone(), video: header.video, at: 0 };
     info.at = address32(room.lowest("the Multiboot information", info.encode().len() as u64)?);
     room.write(info.at.into(), &info.encode())?;
+    bios_data::write(&room, &segments)?;
     coreboot::write_table(&room, &segments)?;
     let entry = EntryState::flat(entry).with_rax(LOADED_BY_MULTIBOOT).with_rbx(info.at.into());
     Ok(Loaded { protocol: Protocol::Multiboot, entry })

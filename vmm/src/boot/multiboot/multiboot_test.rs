@@ -53,6 +53,8 @@ fn an_elf_kernel_finds_all_it_was_given() {
         assert_eq!(bytes % 24, 0);
         assert_eq!((read32(&ram, map), read64(&ram, map + 4), read64(&ram, map + 12)), (20, 0, 0x9_fc00));
         assert_eq!(read_text(&ram, field(64)), "godwit");
+        assert_eq!(read32(&ram, 0x40e) & 0xffff, 0x9fc0, "the extended BIOS data area");
+        assert_eq!((read::<2>(&ram, 0x413), read::<2>(&ram, 0x400)), ([0x7f, 2], [0xf8, 3]));
         assert_eq!(&read::<4>(&ram, 0x500), b"LBIO", "payloads of coreboot have such a header too");
     }
 }

@@ -6,6 +6,7 @@ mod info;
 
 use self::header::Header;
 use self::info::Info;
+use super::bios_data;
 use super::elf::Kernel;
 use super::error::BootError;
 use super::image::{BootImage, Loaded, Protocol};
@@ -24,6 +25,7 @@ pub(super) fn load(
 ) -> Result<Loaded, BootError> {
     let Placed { segments, entry } = place(image.kernel, elf, header.addresses.as_ref(), header.entry)?;
     room.load(&segments)?;
+    bios_data::write(&room, &segments)?;
     let info = Info {
         cmdline: image.cmdline,
         initrd: image.initrd.map(|initrd| room.initrd(initrd, u64::MAX)).transpose()?,
