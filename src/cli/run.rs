@@ -65,7 +65,7 @@ pub(crate) struct RunConfig {
 pub(crate) enum Kernel {
     /// The small test kernel inside this binary.
     Builtin,
-    /// An ELF with a PVH note.
+    /// A kernel that `boot` knows.
     File(PathBuf),
 }
 
@@ -84,7 +84,7 @@ pub(crate) enum OnReset {
 #[derive(Debug, Clone, Default, Args, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct RunOptions {
-    /// An ELF kernel with a PVH entry, or `builtin`
+    /// An ELF kernel (PVH, Multiboot or plain), a Linux bzImage, or `builtin`
     #[arg(long, value_name = "FILE|builtin", help_heading = "Boot")]
     kernel: Option<PathBuf>,
     /// Initial RAM disk

@@ -9,7 +9,7 @@
 //! | [`machine`] | the machine as types: built → running ⇄ paused, and what ended it |
 //! | [`memory`] | guest RAM in a memfd, its layout, the set of dirty pages |
 //! | [`vcpu`] | one thread a vCPU, its exits, its CPUID, its saved state, its debug controls |
-//! | [`boot`] | PVH: reads an ELF kernel and lays out what it expects at its entry |
+//! | [`boot`] | finds out how a kernel wants to be booted, and lays out what it expects at its entry |
 //! | [`devices`] | the port bus, the 16550 serial port, power and reset ports |
 //! | [`saved_state`] | our own versioned structs for everything that moves, and their container |
 //! | [`kvm`] | capabilities and the ioctls that no library offers; `unsafe` lives here and in `memory` |

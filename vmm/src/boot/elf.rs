@@ -1,6 +1,8 @@
-//! Reads an ELF kernel, 32 or 64 bit: what it loads where, and its PVH entry. Pure: bytes in, plan out.
+//! Reads an ELF kernel, 32 or 64 bit: what it loads where, and its entries. Pure: bytes in, plan out.
 
-use object::elf::{EM_386, EM_X86_64, FileHeader32, FileHeader64, Machine, NoteType, PT_LOAD, PT_NOTE};
+use object::elf::{
+    EM_386, EM_X86_64, ET_EXEC, FileHeader32, FileHeader64, Machine, NoteType, PT_INTERP, PT_LOAD, PT_NOTE,
+};
 use object::read::elf::{FileHeader, NoteIterator, ProgramHeader};
 use object::{Endianness, FileKind};
 
@@ -20,23 +22,40 @@ pub(super) struct Segment<'a> {
     pub(super) memory_bytes: u64,
 }
 
-/// What there is to load.
+/// What there is to load, and where it can be entered.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Kernel<'a> {
     pub(super) segments: Vec<Segment<'a>>,
-    pub(super) entry: u32,
+    /// Whether the file is a 64-bit one.
+    pub(super) class64: bool,
+    /// The header's entry point as a physical address.
+    pub(super) entry: u64,
+    /// The entry that its PVH note names.
+    pub(super) pvh_entry: Option<u32>,
+    /// Whether it is linked to fixed addresses and needs no program interpreter: no program of an
+    /// operating system is both.
+    pub(super) stands_alone: bool,
 }
 
-pub(super) fn parse(file: &[u8]) -> Result<Kernel<'_>, BootError> {
+impl Kernel<'_> {
+    /// Whether the address lies in what is loaded.
+    pub(super) fn loads(&self, address: u64) -> bool {
+        self.segments.iter().any(|s| holds(s.guest_address, s.memory_bytes, address))
+    }
+}
+
+/// `None` is a file of another kind.
+pub(super) fn parse(file: &[u8]) -> Result<Option<Kernel<'_>>, BootError> {
     match FileKind::parse(file) {
-        Ok(FileKind::Elf64) => parse_as::<FileHeader64<Endianness>>(file, EM_X86_64),
-        Ok(FileKind::Elf32) => parse_as::<FileHeader32<Endianness>>(file, EM_386),
-        _ => Err(BootError::NotElf),
+        Ok(FileKind::Elf64) => parse_as::<FileHeader64<Endianness>>(file, true, EM_X86_64).map(Some),
+        Ok(FileKind::Elf32) => parse_as::<FileHeader32<Endianness>>(file, false, EM_386).map(Some),
+        _ => Ok(None),
     }
 }
 
 fn parse_as<Elf: FileHeader<Endian = Endianness>>(
     file: &[u8],
+    class64: bool,
     machine: Machine,
 ) -> Result<Kernel<'_>, BootError> {
     let damaged = |e: object::Error| BootError::DamagedElf { what: e.to_string() };
@@ -51,27 +70,42 @@ fn parse_as<Elf: FileHeader<Endian = Endianness>>(
     if headers.len() > SEGMENTS_MAX {
         return Err(BootError::DamagedElf { what: "it has more than 256 program headers".to_owned() });
     }
-    let mut segments = Vec::new();
-    let mut entry = None;
+    let mut kernel = Kernel {
+        segments: Vec::new(),
+        class64,
+        entry: header.e_entry(endian).into(),
+        pvh_entry: None,
+        stands_alone: header.e_type(endian) == ET_EXEC,
+    };
+    // Where the entry point is if it is a virtual address.
+    let mut entry_of_virtual = None;
     for header in headers {
         match header.p_type(endian) {
-            PT_LOAD => segments.extend(segment::<Elf>(header, endian, file)?),
+            PT_LOAD => {
+                let Some(segment) = segment::<Elf>(header, endian, file)? else { continue };
+                let start: u64 = header.p_vaddr(endian).into();
+                if holds(start, segment.memory_bytes, kernel.entry) {
+                    entry_of_virtual = segment.guest_address.checked_add(kernel.entry - start);
+                }
+                kernel.segments.push(segment);
+            }
             PT_NOTE => {
                 if let Some(notes) = header.notes(endian, file).map_err(damaged)? {
-                    entry = entry.or(pvh_entry::<Elf>(notes, endian)?);
+                    kernel.pvh_entry = kernel.pvh_entry.or(pvh_entry::<Elf>(notes, endian)?);
                 }
             }
+            PT_INTERP => kernel.stands_alone = false,
             _ => {}
         }
     }
-    let entry = entry.ok_or(BootError::NoPvhNote)?;
-    let inside = |s: &Segment<'_>| {
-        u64::from(entry) >= s.guest_address && u64::from(entry) - s.guest_address < s.memory_bytes
-    };
-    if !segments.iter().any(inside) {
-        return Err(BootError::EntryOutside { entry: entry.into() });
+    if !kernel.loads(kernel.entry) {
+        kernel.entry = entry_of_virtual.unwrap_or(kernel.entry);
     }
-    Ok(Kernel { segments, entry })
+    Ok(kernel)
+}
+
+fn holds(start: u64, bytes: u64, address: u64) -> bool {
+    address >= start && address - start < bytes
 }
 
 fn segment<'a, Elf: FileHeader<Endian = Endianness>>(

@@ -7,9 +7,47 @@ use crate::memory::RamError;
 /// Why a kernel cannot be booted.
 #[derive(Debug, Error)]
 pub enum BootError {
-    /// Not an ELF file at all.
-    #[error("it is not an ELF file: give an uncompressed kernel (vmlinux or a PVH ELF)")]
-    NotElf,
+    /// No protocol fits.
+    #[error(
+        "it is no kernel that godwit knows: looked for a Linux bzImage, a Multiboot header, and an ELF file \
+         (with a PVH note or without)"
+    )]
+    NoKernel,
+    /// It is compressed as a whole.
+    #[error("it is compressed with gzip: unpack it first (gzip -dc FILE > KERNEL)")]
+    Compressed,
+    /// An ELF file, but a program or library.
+    #[error(
+        "it is an ELF file for an operating system, not a kernel: it has neither a PVH note nor a Multiboot \
+         header, and is not linked to fixed addresses"
+    )]
+    Program,
+    /// The setup header of a bzImage does not fit the file.
+    #[error("its Linux setup header is damaged: {what}")]
+    DamagedLinux {
+        /// What does not fit.
+        what: &'static str,
+    },
+    /// A bzImage of long ago.
+    #[error("it speaks version {major}.{minor:02} of Linux's boot protocol: 2.02 or newer is needed")]
+    OldLinux {
+        /// Before the dot.
+        major: u16,
+        /// After the dot.
+        minor: u16,
+    },
+    /// A Multiboot header does not fit the file.
+    #[error("its Multiboot header is damaged: {what}")]
+    DamagedMultiboot {
+        /// What does not fit.
+        what: &'static str,
+    },
+    /// A Multiboot header has a requirement that is not met.
+    #[error("its Multiboot header requires {what}, which godwit does not have")]
+    MultibootNeeds {
+        /// What it requires.
+        what: String,
+    },
     /// An ELF file for another machine.
     #[error("it is an ELF file for another CPU architecture: x86 or x86-64 is needed")]
     WrongArchitecture,
@@ -19,14 +57,8 @@ pub enum BootError {
         /// What does not fit.
         what: String,
     },
-    /// No PVH entry point.
-    #[error(
-        "it has no PVH entry point (ELF note 'Xen', type 18): \
-         build Linux with CONFIG_PVH=y, or add the note to your kernel"
-    )]
-    NoPvhNote,
     /// Its entry point is not in what is loaded.
-    #[error("its PVH entry point {entry:#x} lies outside of what it loads")]
+    #[error("its entry point {entry:#x} lies outside of what it loads")]
     EntryOutside {
         /// The entry point.
         entry: u64,

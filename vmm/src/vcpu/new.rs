@@ -6,7 +6,7 @@ use kvm_ioctls::{VcpuFd, VmFd};
 
 use super::error::VcpuError;
 use super::state::StateContext;
-use crate::boot::{Loaded, pvh_entry};
+use crate::boot::Loaded;
 use crate::kvm::{Capabilities, KvmError};
 use crate::saved_state::{CpuidEntryV1, SystemRegistersV1};
 
@@ -51,12 +51,12 @@ impl NewVcpu {
         self.context.set_tsc_khz(&self.vcpu, khz)
     }
 
-    /// Puts the boot vCPU at a kernel's PVH entry. The others wait for its INIT and SIPI.
+    /// Puts the boot vCPU at a kernel's entry. The others wait for its INIT and SIPI.
     pub(crate) fn enter_at(&self, loaded: Loaded) -> Result<(), VcpuError> {
         let kvm = |call| move |e| VcpuError::Kvm { index: 0, source: KvmError::ioctl(call)(e) };
         let reset = self.vcpu.get_sregs().map_err(kvm("KVM_GET_SREGS"))?;
         let reset = SystemRegistersV1::from(&reset);
-        let (registers, system) = pvh_entry(loaded.entry, loaded.start_info, &reset);
+        let (registers, system) = loaded.entry.registers(&reset);
         self.vcpu.set_sregs(&(&system).into()).map_err(kvm("KVM_SET_SREGS"))?;
         self.vcpu.set_regs(&(&registers).into()).map_err(kvm("KVM_SET_REGS"))?;
         self.context.set_msr(&self.vcpu, MSR_MTRR_DEF_TYPE.0, MSR_MTRR_DEF_TYPE.1)
