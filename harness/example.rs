@@ -12,14 +12,14 @@ fn my_kernel_answers_here_and_there() -> Result<(), Error> {
     guest.send("echo here")?;
     guest.expect_next("echo here")?;
 
-    let code = [0x20_2000..0x20_4000];
-    let before = guest.snapshot(&code)?;
+    let ranges = [0x20_2000..0x20_4000, 0x180_0000..0x190_0000];
+    let before = guest.snapshot(&ranges)?;
     assert_ne!(guest.registers()?.vcpus[1].control.cr3, 0);
 
     guest.migrate(Way::Tcp)?;
     guest.send("echo there")?;
     guest.expect_next("echo there")?;
-    let after = guest.snapshot(&code)?;
+    let after = guest.snapshot(&ranges)?;
     assert!(before.differences(&after).is_empty());
 
     guest.send("quit")?;

@@ -107,6 +107,7 @@ static task_states: Shared<[TaskStateSlot; MAX_CPUS]> =
 static idt: Shared<[Gate; 256]> = Shared::new([EMPTY_GATE; 256]);
 
 #[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.uncleared")]
 static stacks: Shared<[Stack<STACK_BYTES>; MAX_CPUS]> = Shared::new([Stack([0; STACK_BYTES]); MAX_CPUS]);
 
 #[unsafe(no_mangle)]

@@ -20,6 +20,7 @@ mod guest;
 mod host;
 mod need;
 pub mod proxy;
+mod startup;
 mod still;
 
 pub use binary::godwit;
@@ -30,4 +31,5 @@ pub use godwit_harness::{
 pub use guest::{DIRTY, Dirtying, watch_mismatches};
 pub use host::{Host, boot};
 pub use need::{alone, kvm, repetitions, root, skip, soak};
+pub use startup::Startup;
 pub use still::{digest_by_guest, digest_from_outside, written_region};
