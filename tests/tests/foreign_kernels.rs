@@ -94,7 +94,7 @@ fn grub_answers_on_its_console_wherever_it_is() {
     let test = "grub_answers_on_its_console_wherever_it_is";
     let Some(kernel) = kernel(test, "grub") else { return };
     let _alone = alone();
-    let host = Host::new();
+    let host = Host::of_other_kernels();
     let mut vm = boot(&host, "grub", &kernel, "64M", "");
     vm.serial().wait_text(Mark::START, GRUB_IS_UP);
     // Its memory map is ours, by coreboot's table.
@@ -122,7 +122,7 @@ fn grub_boots_as_the_payload_of_coreboot_that_it_is() {
     let test = "grub_boots_as_the_payload_of_coreboot_that_it_is";
     let Some(kernel) = kernel(test, "grub") else { return };
     let _alone = alone();
-    let host = Host::new();
+    let host = Host::of_other_kernels();
     let mut vm = boot(&host, "grub", &without_multiboot1(&host, &kernel), "64M", "");
     vm.serial().wait_text(Mark::START, GRUB_IS_UP);
     vm.type_bytes(b"set a=7\recho is-$a\r");
@@ -134,7 +134,7 @@ fn tboot_boots_by_multiboot_2() {
     let test = "tboot_boots_by_multiboot_2";
     let Some(kernel) = kernel(test, "tboot") else { return };
     let _alone = alone();
-    let host = Host::new();
+    let host = Host::of_other_kernels();
     let kernel = without_multiboot1(&host, &kernel);
     let vm = boot(&host, "tboot", &kernel, "128M", "logging=serial");
     vm.serial().wait_text(Mark::START, "command line: logging=serial");
@@ -147,7 +147,7 @@ fn tboot_finds_its_memory_and_no_modules() {
     let test = "tboot_finds_its_memory_and_no_modules";
     let Some(kernel) = kernel(test, "tboot") else { return };
     let _alone = alone();
-    let host = Host::new();
+    let host = Host::of_other_kernels();
     let vm = boot(&host, "tboot", &kernel, "128M", "logging=serial");
     vm.serial().wait_text(Mark::START, "command line: kernel logging=serial");
     vm.serial().wait_text(Mark::START, "0000000000100000 - 0000000008000000  (1)");
@@ -159,7 +159,7 @@ fn gnu_mach_reads_its_memory_map() {
     let test = "gnu_mach_reads_its_memory_map";
     let Some(kernel) = kernel(test, "gnumach") else { return };
     let _alone = alone();
-    let host = Host::new();
+    let host = Host::of_other_kernels();
     let vm = boot(&host, "mach", &kernel, "64M", "console=com0");
     vm.serial().wait_text(Mark::START, "GNU Mach 1.8");
     vm.serial().wait_text(Mark::START, "biosmem: 000000000000100000:000000000004000000, available");
@@ -171,7 +171,7 @@ fn xen_starts_and_misses_its_first_domain() {
     let test = "xen_starts_and_misses_its_first_domain";
     let Some(kernel) = kernel(test, "xen") else { return };
     let _alone = alone();
-    let host = Host::new();
+    let host = Host::of_other_kernels();
     let cmdline = "no-real-mode console=com1 com1=115200,8n1 noreboot";
     let mut vm = boot(&host, "xen", &kernel, "256M", cmdline);
     let says = |vm: &VmProcess, part: &str| vm.serial().text().contains(part);
@@ -198,7 +198,7 @@ fn memtest_of_32_bits_goes_on_testing_after_moves() {
 fn memtest_goes_on(test: &str, name: &str) {
     let Some(kernel) = kernel(test, name) else { return };
     let _alone = alone();
-    let host = Host::new();
+    let host = Host::of_other_kernels();
     let mut vm = boot(&host, "memtest", &kernel, "32M", "console=ttyS0,115200");
     let started = wait_for("memtest86+ starts", PATIENCE, || {
         let screen = vm.serial().text();

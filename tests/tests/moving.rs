@@ -118,7 +118,6 @@ fn memory_is_the_same_on_both_sides() {
     let host = Host::new();
     let mut vm = host.run("same", 2, "64M", "payload=hash ws=16M pattern=random words=512");
     let region = |vm: &VmProcess| {
-        // vCPU 0 answers once its own part is written.
         vm.serial().wait(Mark::START, "the region of vCPU 0", PATIENCE, |line| match parse_line(line) {
             Some(Report::Region { cpu: 0, start, len }) => Some((start, len)),
             _ => None,
@@ -135,13 +134,8 @@ fn memory_is_the_same_on_both_sides() {
     };
     // What was written, and what never was.
     let ranges = [(start, len), (start + len / 2, 4096), (60 << 20, 1 << 20)];
-    let mut before = ranges.map(|(start, len)| digest(&mut vm, start, len));
-    // The guest may still be writing for the first time.
-    wait_for("memory that stays as it is", PATIENCE, || {
-        let last = std::mem::replace(&mut before, ranges.map(|(start, len)| digest(&mut vm, start, len)));
-        eprintln!("{last:x?}, then {before:x?}");
-        (last == before).then_some(())
-    });
+    // vCPU 0 answers once its own part is written, the other's is not looked at.
+    let before = ranges.map(|(start, len)| digest(&mut vm, start, len));
     assert_ne!(before[1], before[2]);
     for _ in 0..2 {
         let mut target = host.receive();

@@ -50,11 +50,11 @@ impl Writer {
         }
     }
 
-    /// Writes every page once.
+    /// Writes every page once. Commands wait: who asks for a digest asks of all of it.
     fn first_pass(&mut self, vcpu: &mut Vcpu) {
         while self.schedule.passes() == 0 {
             self.touch(vcpu);
-            vcpu.step();
+            vcpu.pulse.tick();
         }
     }
 
