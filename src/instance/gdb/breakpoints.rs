@@ -234,7 +234,7 @@ impl SwBreakpoint for Guest {
     fn add_sw_breakpoint(&mut self, address: u64, _kind: usize) -> TargetResult<bool, Self> {
         // Where an `int3` would reach the guest, a breakpoint of the CPU's does no harm.
         if !self.support.breakpoint.everywhere() {
-            return Ok(self.points.add(Owner::Memory { address }));
+            return Ok(self.support.execute.anywhere() && self.points.add(Owner::Memory { address }));
         }
         let mut patches = std::mem::take(&mut self.patches);
         let added = self
@@ -259,7 +259,7 @@ impl SwBreakpoint for Guest {
 
 impl HwBreakpoint for Guest {
     fn add_hw_breakpoint(&mut self, address: u64, _kind: usize) -> TargetResult<bool, Self> {
-        Ok(self.points.add(Owner::Break { address }))
+        Ok(self.support.execute.anywhere() && self.points.add(Owner::Break { address }))
     }
 
     fn remove_hw_breakpoint(&mut self, address: u64, _kind: usize) -> TargetResult<bool, Self> {

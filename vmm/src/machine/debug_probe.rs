@@ -150,6 +150,15 @@ impl Bench {
             Trial::Breakpoint => (DebugStop::Breakpoint, STORE),
         };
         let works = stop == Some(expected) && rip == Some(at) && !paused.guest_has_ended();
+        tracing::debug!(
+            ?trial,
+            ring,
+            works,
+            ?stop,
+            ?rip,
+            ended = paused.guest_has_ended(),
+            "debugging was tried"
+        );
         if works {
             self.machine = Some(paused);
         }
