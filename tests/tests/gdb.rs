@@ -238,7 +238,7 @@ x/1xb &to_ring3
     if breaks {
         assert_in_order(&said, &["0x0102030405060708", "hit Breakpoint 1", "to_ring3 ()"]);
         let values =
-            ["= 0x23\n", "= 0x10\n", "= 0x8\n", "= 0x500", "= 0x1122334455667788", "<to_ring3>:\t0xb8"];
+            ["= 0x23\n", "= 0x18\n", "= 0x8\n", "= 0x500", "= 0x1122334455667788", "<to_ring3>:\t0xb8"];
         assert_in_order(&said, &values);
         assert!(said.contains("Could not write registers"), "a selector that is none: {said}");
     }

@@ -8,7 +8,7 @@
 //!   else the host does meets both.
 //! - Blackout is what an observer of the guest's serial port sees: the guest sends a byte every 100 µs,
 //!   one thread reads both processes' output with one clock. What a system says of itself is not asked.
-//! - The same observer's longest gap in the second before the migration stands beside it: what this host
+//! - The same observer's longest gap in the half second before the migration stands beside it: what this host
 //!   does to a guest that nobody moves.
 //! - QEMU gets the settings that serve it best: several are tried in each cell first, and the table says
 //!   which were chosen.
@@ -39,7 +39,7 @@ use run::{Run, measure};
 use system::System;
 
 /// Runs that are made to choose among a system's settings.
-const QUALIFYING_RUNS: usize = 5;
+const QUALIFYING_RUNS: usize = 2;
 /// More than both processes of a run hold together.
 const WARM_BYTES: u64 = 5 << 30;
 

@@ -33,8 +33,6 @@ struct Settings {
 enum Memory {
     /// Private anonymous memory, its default.
     Anonymous,
-    /// A memfd, all of it touched beforehand.
-    Memfd,
     /// A file in /dev/shm that both processes map.
     SharedFile,
 }
@@ -50,25 +48,24 @@ struct Qemu {
 /// The settings that are worth trying in a cell.
 pub(crate) fn candidates(cell: &Cell, kernel: &Path) -> anyhow::Result<Vec<Box<dyn System>>> {
     let version = version()?;
-    let limits_ms = [1, 5];
     let plain =
         Settings { downtime_limit_ms: 1, memory: Memory::Anonymous, channels: None, dirty_ring: None };
     let kinds = match cell.way {
         Way::Tcp => vec![
             plain,
-            Settings { memory: Memory::Memfd, ..plain },
+            Settings { downtime_limit_ms: 5, ..plain },
             Settings { channels: Some(2), ..plain },
             Settings { dirty_ring: Some(4096), ..plain },
         ],
-        Way::SameMemory => vec![Settings { memory: Memory::SharedFile, ..plain }],
+        Way::SameMemory => vec![
+            Settings { memory: Memory::SharedFile, ..plain },
+            Settings { memory: Memory::SharedFile, downtime_limit_ms: 5, ..plain },
+        ],
     };
     let of = |settings| -> Box<dyn System> {
         Box::new(Qemu { version: version.clone(), kernel: kernel.to_owned(), settings })
     };
-    Ok(kinds
-        .into_iter()
-        .flat_map(|kind| limits_ms.map(|downtime_limit_ms| of(Settings { downtime_limit_ms, ..kind })))
-        .collect())
+    Ok(kinds.into_iter().map(of).collect())
 }
 
 fn version() -> anyhow::Result<String> {
@@ -97,7 +94,6 @@ impl Qemu {
         let size = cell.memory_mib;
         let backend = match self.settings.memory {
             Memory::Anonymous => None,
-            Memory::Memfd => Some(format!("memory-backend-memfd,id=ram,size={size}M,share=on,prealloc=on")),
             Memory::SharedFile => {
                 let path = scratch.join("ram").display().to_string();
                 Some(format!("memory-backend-file,id=ram,size={size}M,share=on,mem-path={path}"))
@@ -149,11 +145,9 @@ impl System for Qemu {
     fn settings(&self) -> String {
         let Settings { downtime_limit_ms, memory, channels, dirty_ring } = self.settings;
         let mut text = format!("microvm, max-bandwidth 0, downtime-limit {downtime_limit_ms} ms");
-        text += match memory {
-            Memory::Anonymous => "",
-            Memory::Memfd => ", memfd with prealloc",
-            Memory::SharedFile => ", shared file, x-ignore-shared",
-        };
+        if memory == Memory::SharedFile {
+            text += ", shared file, x-ignore-shared";
+        }
         if let Some(channels) = channels {
             text += &format!(", multifd with {channels} channels");
         }

@@ -136,7 +136,7 @@ const EXPLANATION: &str = "\
 - *Blackout*: the longest silence on the guest's serial port around its move, read from outside. The
   guest sends a byte every 100 µs.
 - *Total*: from the request (HTTP or QMP) to the system's word that it is done.
-- *Gap without a move*: the longest silence in the second before, seen by the same observer.
+- *Gap without a move*: the longest silence in the half second before, seen by the same observer.
 - *CPU beside vCPUs*: both processes, from the request to the first byte at the target, in steps of 10 ms.
 - *Peak memory of both*: resident, guest RAM included. Memory that both processes map counts twice.
 - After each move of a writing guest the guest itself has checked every page; a wrong one ends the

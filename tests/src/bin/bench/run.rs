@@ -15,7 +15,7 @@ use crate::process::{cpu_time, peak_memory_kib, vcpu_time};
 use crate::system::{Pair, System};
 
 /// How long the guest is watched before it moves, and how long it must be heard after it.
-const WATCH_BEFORE: Duration = Duration::from_secs(1);
+const WATCH_BEFORE: Duration = Duration::from_millis(500);
 const WATCH_AFTER: Duration = Duration::from_millis(100);
 /// How long anything may take.
 const WITHIN: Duration = Duration::from_secs(60);
@@ -32,7 +32,7 @@ pub(crate) struct Run {
     pub(crate) blackout: Duration,
     /// From the request to the system's word that it is done.
     pub(crate) total: Duration,
-    /// The longest silence in the second before.
+    /// The longest silence in the half second before.
     pub(crate) gap_before: Duration,
     /// CPU time of both processes from the request to the end, the vCPUs' apart.
     pub(crate) cpu: Duration,
