@@ -79,6 +79,7 @@ Examples:
   godwit run --kernel builtin --cmdline 'payload=dirty'
   godwit run --kernel vmlinux --initrd initrd.img --cmdline 'console=ttyS0' --cpus 2 --memory 1G --name web
   godwit run --kernel vmlinux --expect 'all tests passed' --reject panic --timeout 30s --junit report.xml
+  godwit run --kernel vmlinux --gdb tcp:127.0.0.1:1234    (then: gdb vmlinux -ex 'target remote :1234')
   godwit run vm.toml --name web-2       (keys as the options without --; options given here win)
 
 Exit status: 0 powered off, stopped or handed over · 1 bad input or start failed · 2 usage

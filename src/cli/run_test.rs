@@ -32,7 +32,7 @@ fn the_defaults_are_the_contracts() {
 #[test]
 fn a_file_says_the_same_as_options_and_options_win() {
     let file = file(
-        "kernel = 'builtin'\ncpus = 4\nmemory = '2G'\non-reset = 'exit'\nserial = 'none'\nexpect = ['ok']\ntimeout = '10s'\nname = 'web'\njunit = 'r.xml'\n",
+        "kernel = 'builtin'\ncpus = 4\nmemory = '2G'\non-reset = 'exit'\nserial = 'none'\nexpect = ['ok']\ntimeout = '10s'\nname = 'web'\njunit = 'r.xml'\ngdb = 'tcp:127.0.0.1:0'\n",
     );
     let path = file.path().to_str().expect("path");
     let config = configured(&[path, "--name", "db", "--cpus", "2"]).expect("valid");
@@ -40,6 +40,7 @@ fn a_file_says_the_same_as_options_and_options_win() {
     assert_eq!((config.cpus, config.memory_bytes), (2, 2 << 30));
     assert_eq!((config.serial, config.on_reset), (Serial::None, OnReset::Exit));
     assert_eq!(config.junit.as_deref(), Some(Path::new("r.xml")));
+    assert_eq!(config.gdb.expect("an address").to_string(), "tcp:127.0.0.1:0");
     assert_eq!((config.expect, config.timeout), (vec!["ok".to_owned()], Some(Duration::from_secs(10))));
 }
 
@@ -53,12 +54,23 @@ fn the_command_line_is_usage_and_a_file_is_input() {
         &["--kernel", "builtin", "--cpu", "baseline:v3"],
         &["--kernel", "builtin", "--expect", ""],
         &["--kernel", "builtin", "--timeout", "1s"],
+        &["--kernel", "builtin", "--gdb", "tcp:0.0.0.0:1234"],
         &[],
     ] {
         assert_eq!(configured(line).expect_err("refused").status(), 2, "{line:?}");
     }
-    for text in ["cpus = 0", "cpus = 65", "memory = 0", "colour = 'red'", "disk = ['x']", "cpus = 'x'", "[["]
-    {
+    configured(&["--kernel", "builtin", "--gdb", "tcp:0.0.0.0:1234", "--insecure"]).expect("asked for");
+    for text in [
+        "gdb = 'tcp:0.0.0.0:1'",
+        "gdb = '1234'",
+        "cpus = 0",
+        "cpus = 65",
+        "memory = 0",
+        "colour = 'red'",
+        "disk = ['x']",
+        "cpus = 'x'",
+        "[[",
+    ] {
         let file = file(text);
         let line = [file.path().to_str().expect("path"), "--kernel", "builtin"];
         assert_eq!(configured(&line).expect_err("refused").status(), 1, "{text}");

@@ -562,6 +562,10 @@ fn gdb_on_a_unix_socket_and_in_a_vm_file() {
     let address = format!("tcp:{}", taken.local_addr().expect("an address"));
     let refused = host.godwit(&["run", "--kernel", "builtin", "--gdb", &address]);
     refused.assert_fails(1, &["cannot wait for gdb on", &address]);
+    let mut cannot = host.command(&["run", "--kernel", "builtin", "--gdb", "tcp:127.0.0.1:0"]);
+    let cannot = cannot.env("GODWIT_KVM_WITHOUT", "guest_debug").output().expect("it ends");
+    let said = String::from_utf8_lossy(&cannot.stderr);
+    assert!(cannot.status.code() == Some(1) && said.contains("cannot debug guests"), "{said}");
     host.godwit(&["run", "--kernel", "builtin", "--gdb", "tcp:0.0.0.0:0"]).assert_fails(2, &["--insecure"]);
     host.assert_nothing_left();
 }

@@ -283,3 +283,65 @@ impl HwWatchpoint for Guest {
         Ok(true)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use godwit_vmm::memory::RamLayout;
+
+    fn watch(address: u64, bytes: u64) -> Owner {
+        Owner::Watch { address, bytes, kind: WatchKind::Write }
+    }
+
+    #[test]
+    fn a_watchpoint_takes_as_many_points_as_it_needs() {
+        let needed = |owner| points_for(owner).map(|points| points.len());
+        assert_eq!(needed(watch(0x1000, 8)), Some(1));
+        assert_eq!(needed(watch(0x1001, 8)), Some(4), "1 + 2 + 4 + 1");
+        assert_eq!(needed(watch(0x1000, 32)), Some(4));
+        for impossible in [watch(0x1000, 33), watch(0x1000, 0), watch(u64::MAX, 2), watch(0, u64::MAX)] {
+            assert_eq!(needed(impossible), None, "{impossible:?}");
+        }
+    }
+
+    #[test]
+    fn points_are_taken_and_given_back() {
+        let mut points = Points::default();
+        assert!(points.add(watch(0x1000, 24)) && points.add(watch(0x1000, 24)), "twice is once");
+        assert!(points.add(Owner::Break { address: 0x2000 }));
+        assert!(!points.add(Owner::Memory { address: 0x2000 }), "all four are taken");
+        assert!(points.is_watch(0) && points.is_watch(2) && !points.is_watch(3) && !points.is_watch(4));
+        points.remove(watch(0x1000, 24));
+        assert_eq!(points.set().iter().flatten().count(), 1);
+        assert!(points.add(watch(0x1001, 3)), "1 + 2");
+    }
+
+    #[test]
+    fn breakpoints_are_hidden_and_leave_nothing_behind() {
+        let ram = GuestRam::allocate(RamLayout::new(1 << 20).unwrap()).unwrap();
+        let byte = |at| {
+            let mut byte = [0];
+            ram.read(at, &mut byte).unwrap();
+            byte[0]
+        };
+        ram.write(0x1000, &[1, 2, 3, 4]).unwrap();
+        let mut patches = Patches::default();
+        // The same byte at two linear addresses, and its neighbour.
+        for (linear, physical) in [(0x1001, 0x1001), (0xffff_1001, 0x1001), (0x1002, 0x1002)] {
+            assert_eq!(patches.add(linear, physical, &ram), Some(true));
+        }
+        assert_eq!(patches.add(0x9000_0000, 0x9000_0000, &ram), None, "no memory");
+        let mut seen = [1, INT3, INT3, 4];
+        patches.hide(0x1000, &mut seen);
+        assert_eq!(seen, [1, 2, 3, 4]);
+        // gdb writes over one; the guest over the other.
+        patches.overwritten(0x1002, &[30], &ram);
+        assert_eq!(byte(0x1002), INT3);
+        patches.remove(0x1001, &ram);
+        assert_eq!(byte(0x1001), INT3, "the other address needs it");
+        ram.write(0x1001, &[20]).unwrap();
+        patches.remove_all(&ram);
+        assert_eq!([byte(0x1000), byte(0x1001), byte(0x1002), byte(0x1003)], [1, 20, 30, 4]);
+        assert!(patches.physical().is_empty());
+    }
+}

@@ -1,8 +1,10 @@
 //! Where gdb connects, and the connection.
 
+use std::fs::Permissions;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,6 +13,9 @@ use godwit_api::TargetAddress;
 
 /// A gdb that does not read is given up after this, so that nothing waits for it for ever.
 const WRITE_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long nothing is accepted after that has failed.
+const AFTER_FAILURE: Duration = Duration::from_millis(100);
 
 /// Listens for gdb.
 #[derive(Debug)]
@@ -25,7 +30,10 @@ impl Port {
             TargetAddress::Tcp { host, port } => Self::Tcp(TcpListener::bind((host.as_str(), *port))?),
             TargetAddress::Unix { path } => {
                 let path = std::path::absolute(path)?;
-                Self::Unix(UnixListener::bind(&path)?, path)
+                let port = Self::Unix(UnixListener::bind(&path)?, path.clone());
+                // Who connects owns the guest.
+                std::fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+                port
             }
         };
         port.set_nonblocking()?;
@@ -49,6 +57,15 @@ impl Port {
 
     /// The next connection, if one waits.
     pub(super) fn accept(&self) -> io::Result<Stream> {
+        self.try_accept().inspect_err(|error| {
+            if error.kind() != io::ErrorKind::WouldBlock {
+                // The connection still waits (for a file descriptor, perhaps): not to be asked for without pause.
+                std::thread::sleep(AFTER_FAILURE);
+            }
+        })
+    }
+
+    fn try_accept(&self) -> io::Result<Stream> {
         let stream = match self {
             Self::Tcp(listener) => {
                 let stream = listener.accept()?.0;
