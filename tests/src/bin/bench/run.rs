@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use godwit_guest_images::command::Command;
-use godwit_guest_images::observer::{Observer, blackout};
+use godwit_guest_images::observer::{Observer, Timeline};
 use godwit_guest_images::report::{Report, parse_line};
 
 use crate::cell::Cell;
@@ -28,8 +28,10 @@ const TARGET: usize = 1;
 /// What was seen.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Run {
-    /// The longest silence of the guest around its move.
+    /// From the guest's last byte at the source to its first at the target.
     pub(crate) blackout: Duration,
+    /// The longest silence of the guest from the request to a moment after its arrival.
+    pub(crate) longest_gap: Duration,
     /// From the request to the system's word that it is done.
     pub(crate) total: Duration,
     /// The longest silence in the half second before.
@@ -68,12 +70,35 @@ pub(crate) fn measure(system: &dyn System, cell: &Cell) -> anyhow::Result<Run> {
     }
     let (here, there) = (observer.of(SOURCE).beats.clone(), observer.of(TARGET).beats.clone());
     Ok(Run {
-        blackout: blackout(&here, &there).context("the guest was heard on both sides")?,
+        blackout: first.saturating_duration_since(last_before(&here, first)?),
+        longest_gap: longest_gap(&here, &there, asked, first)?,
         total,
         gap_before: here.longest_gap(asked - WATCH_BEFORE, asked).context("the guest was heard before")?,
         cpu,
         peak_memory_kib,
     })
+}
+
+fn last_before(here: &Timeline, first: Instant) -> anyhow::Result<Instant> {
+    here.last()
+        .filter(|last| *last <= first)
+        .context("the guest is heard at the source first, then at the target")
+}
+
+/// Stalls while memory is copied count as well: to the guest's users they are the same.
+fn longest_gap(
+    here: &Timeline,
+    there: &Timeline,
+    asked: Instant,
+    first: Instant,
+) -> anyhow::Result<Duration> {
+    let last = last_before(here, first)?;
+    let gaps = [
+        here.longest_gap(asked, last),
+        Some(first.saturating_duration_since(last)),
+        there.longest_gap(first, first + WATCH_AFTER),
+    ];
+    gaps.into_iter().flatten().max().context("there are gaps")
 }
 
 fn verify(pair: &mut dyn Pair, seen: &Seen<'_>) -> anyhow::Result<()> {
